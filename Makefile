@@ -1,0 +1,41 @@
+# Targets: build demo test lint bench docs. CI runs .ci/run, which runs `make test`.
+
+GO      ?= go
+BIN     ?= bin
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+MAXSIZE := 10485760
+
+# The runtime defaults are linked in, because an environment variable would leak into
+# the app: no preemption signal (it looks like a SIGURG to forward), no open cgroup
+# files. The reaper is told, so that it need not guess.
+LDFLAGS := -s -w \
+	-X=runtime.godebugDefault=asyncpreemptoff=1,containermaxprocs=0,updatemaxprocs=0 \
+	-X github.com/hotswap-init/entrypoint/reaper.preemptOff=1 \
+	-X main.version=$(VERSION)
+
+.PHONY: build demo test lint bench docs
+
+build:
+	@mkdir -p $(BIN)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/entrypoint ./cmd/entrypoint
+	@size=$$(stat -c %s $(BIN)/entrypoint); [ $$size -le $(MAXSIZE) ] || { echo "bin/entrypoint has $$size bytes, more than 10 MiB" >&2; exit 1; }
+	@if readelf -l $(BIN)/entrypoint 2>/dev/null | grep -q INTERP; then echo "bin/entrypoint is not static" >&2; exit 1; fi
+
+# Swaps a real container five times under load, one of them with a broken binary. Without an
+# engine, and without the right to install one, it uses a private PID namespace.
+demo:
+	@bash integration/packages.sh demo || true
+	$(GO) run ./integration/demo
+
+# Everything; see integration/test.sh. Installs what is missing when root on Debian.
+test:
+	bash integration/test.sh
+
+lint:
+	bash integration/lint.sh
+
+bench:
+	$(GO) run ./bench
+
+docs:
+	$(GO) run ./cmd/entrypoint config --markdown > docs/environment.md
