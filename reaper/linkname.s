@@ -1,0 +1,1 @@
+// Lets fork_linux.go declare functions of the runtime without bodies.
