@@ -1,0 +1,48 @@
+#!/bin/bash
+# All tests, as `make test` and CI run them: lint, unit tests with the race detector,
+# the whole on every back end, the generated docs. JSON logs go to test-logs/; the last
+# line counts them. With CI=true, or as root on Debian, every back end is required.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+logs=test-logs
+rm -rf "$logs"
+mkdir -p "$logs"
+failed=0
+
+say() { echo "== $* =="; }
+fail() { echo "make test: $*" >&2; failed=1; }
+
+say "packages"
+if bash integration/packages.sh; then
+	export REQUIRE_ENGINES=${REQUIRE_ENGINES-unshare,runc,docker}
+elif [ "${CI:-}" = true ]; then
+	export REQUIRE_ENGINES=${REQUIRE_ENGINES-unshare,runc,docker}
+	fail "packages are missing"
+fi
+if [ "$(id -u)" != 0 ] && [ "${CI:-}" != true ]; then
+	echo "not root: the tests on real containers are left out (private namespaces and a Docker engine need it)" >&2
+	REQUIRE_ENGINES=
+fi
+
+say "build"
+make -s build || fail "the build failed"
+bin/entrypoint version >/dev/null || fail "the built binary does not run"
+
+say "lint"
+bash integration/lint.sh || fail "lint"
+
+say "docs"
+go run ./cmd/entrypoint config --markdown >"$logs/environment.md" && diff -u docs/environment.md "$logs/environment.md" ||
+	fail "docs/environment.md is not what the code says: run make docs"
+
+say "unit tests"
+go test -json -race -shuffle=on -timeout 10m ./... >"$logs/unit.json" 2>"$logs/unit.err" || fail "unit tests"
+
+say "integration tests"
+ENTRYPOINT_BINARY="$PWD/bin/entrypoint" go test -json -tags integration -timeout 20m -parallel 4 ./integration \
+	>"$logs/integration.json" 2>"$logs/integration.err" || fail "integration tests"
+
+go run ./integration/tally -required "${REQUIRE_ENGINES-}" -failed "$failed" "$logs"/unit.json "$logs"/integration.json
+status=$?
+cat "$logs"/*.err >&2
+exit $status

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// app is one running instance.
+type app struct {
+	settings
+	generation string
+	sockets    *sockets
+	http       *http.Server
+	draining   atomic.Bool
+	signals    chan os.Signal
+	crashed    chan int
+
+	mu   sync.Mutex
+	seen []string // names of the signals received, in order
+}
+
+func newApp(s settings) *app {
+	a := &app{
+		settings:   s,
+		generation: cmp.Or(os.Getenv("ENTRYPOINT_GENERATION"), "0"),
+		sockets:    &sockets{},
+		signals:    make(chan os.Signal, 4096),
+		crashed:    make(chan int, 1),
+	}
+	a.http = &http.Server{Handler: a.routes()}
+	return a
+}
+
+// say prints one line about this instance; tests wait for such lines.
+func (a *app) say(format string, args ...any) {
+	fmt.Printf("testapp %s pid %d gen %s: %s\n", a.version, os.Getpid(), a.generation, fmt.Sprintf(format, args...))
+}
+
+// catchSignals begins to record every signal that a Go program can be told of. The
+// runtime's own SIGURG and the deaths of children are left out.
+func (a *app) catchSignals() {
+	signal.Notify(a.signals)
+	signal.Reset(syscall.SIGURG, syscall.SIGCHLD, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
+}
+
+// boot does what the settings want before any socket is touched.
+func (a *app) boot() {
+	for i := range a.lines {
+		fmt.Printf("boot line %d of %d of %s\n", i+1, a.lines, a.version)
+	}
+	if a.orphans > 0 {
+		leaveOrphans(a.orphans, a.orphan)
+	}
+	time.Sleep(a.settings.boot)
+}
+
+func (a *app) openSockets() (err error) {
+	a.sockets, err = openAll(a.listen)
+	return err
+}
+
+// serve begins to answer on every socket and returns.
+func (a *app) serve() {
+	for _, l := range a.sockets.streams {
+		go a.http.Serve(l)
+	}
+	for _, c := range a.sockets.packets {
+		go a.echo(c)
+	}
+}
+
+// echo answers every datagram with "VERSION PID GENERATION " and the datagram.
+func (a *app) echo(c net.PacketConn) {
+	buf := make([]byte, 2048)
+	for {
+		n, from, err := c.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		c.WriteTo(append([]byte(a.name()+" "), buf[:n]...), from)
+	}
+}
+
+func (a *app) name() string {
+	return fmt.Sprintf("%s %d %s", a.version, os.Getpid(), a.generation)
+}
+
+func (a *app) crashLater() {
+	time.AfterFunc(a.crash, func() {
+		a.say("crashes as told")
+		a.crashed <- a.crashCode
+	})
+}
+
+// await runs until a stop signal or a crash and returns the exit code.
+func (a *app) await() int {
+	for {
+		select {
+		case code := <-a.crashed:
+			return die(code)
+		case sig := <-a.signals:
+			a.record(sig)
+			if sig != syscall.SIGTERM && sig != syscall.SIGINT {
+				continue
+			}
+			switch a.term {
+			case "ignore":
+				a.say("ignores %s as told", sig)
+			case "now":
+				return a.exit
+			default:
+				a.drainAll()
+				return a.exit
+			}
+		}
+	}
+}
+
+func (a *app) record(sig os.Signal) {
+	number := int(sig.(syscall.Signal))
+	a.mu.Lock()
+	a.seen = append(a.seen, fmt.Sprint(number))
+	a.mu.Unlock()
+	a.say("signal %d", number)
+}
+
+// drainAll ends the service in the order that was measured to lose no request:
+// tell keep-alive clients to go, close the listeners, serve what is still on its
+// way, then wait for the rest.
+func (a *app) drainAll() {
+	a.draining.Store(true)
+	a.sockets.closeStreams()
+	time.Sleep(a.linger)
+	ctx, cancel := context.WithTimeout(context.Background(), a.drain)
+	defer cancel()
+	a.http.Shutdown(ctx)
+	a.say("drained")
+}
+
+// die exits with a code, or for a negative one dies of that signal.
+func die(code int) int {
+	if code >= 0 {
+		return code
+	}
+	signal.Reset()
+	syscall.Kill(os.Getpid(), syscall.Signal(-code))
+	time.Sleep(5 * time.Second)
+	return 99
+}
+
+// leaveOrphans starts n processes whose parent is gone when it returns.
+func leaveOrphans(n int, life time.Duration) {
+	exec.Command("/proc/self/exe", "tool", "orphans", fmt.Sprint(n), life.String()).Run()
+}
