@@ -55,7 +55,12 @@ func busyboxTree(dir string) error {
 	return nil
 }
 
+// goFolders finds the toolchain, and the module cache once all that the module needs is in it: a build without a registry
+// cannot fetch what a fresh machine has never used.
 func goFolders(ctx context.Context) (root, modules string, err error) {
+	if out, err := exec.CommandContext(ctx, "go", "mod", "download").CombinedOutput(); err != nil {
+		return "", "", fmt.Errorf("go mod download: %w: %s", err, out)
+	}
 	out, err := exec.CommandContext(ctx, "go", "env", "GOROOT", "GOMODCACHE").Output()
 	if err != nil {
 		return "", "", err
