@@ -33,7 +33,8 @@ const (
 	undecided                // the kernel does not tell
 )
 
-// Accepted blocks until the generation has accepted one connection of ours on every held stream socket, or ctx ends. The
+// Accepted blocks until the generation has accepted one connection of ours on every held stream socket (of learned
+// addresses: on which it listens), or ctx ends. The
 // proof is exact: the kernel shows whether the server's end of our connection has been given to a process. Clients
 // notice nothing; the program sees one connection that is closed without a byte (with defer_accept: an empty line).
 //
@@ -42,8 +43,9 @@ const (
 func (s *Set) Accepted(ctx context.Context, gen int, pids func() []int) error {
 	s.mu.Lock()
 	var streams []*held
+	l := s.leases[gen]
 	for _, h := range s.held {
-		if h.addr.stream() && h.addr.Scheme != "" {
+		if h.addr.stream() && h.addr.Scheme != "" && (!h.learned || l != nil && l.slotOf(h) != nil) {
 			streams = append(streams, h)
 		}
 	}
@@ -117,7 +119,7 @@ func (h *held) probeAddr() netip.Addr {
 	if h.at.family == unix.AF_INET6 && h.at.ip.IsUnspecified() && !h.at.v6only {
 		return loopback4
 	}
-	return reachable(h.at.ip)
+	return reachable(h.at.host())
 }
 
 // deferring reports whether the listener waits for data before it shows a connection (TCP_DEFER_ACCEPT), whoever asked for it.

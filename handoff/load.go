@@ -89,7 +89,10 @@ func (l *Lease) loadJobs() ([]loadJob, Load, error) {
 		if err := h.check(); err != nil {
 			s.logf("%v", err)
 		}
-		sl := h.slotOf(l.gen)
+		sl := l.slotOf(h)
+		if sl == nil && h.learned {
+			continue // it has nothing there
+		}
 		alone := s.cfg.Shared || len(s.leases) == 1
 		if sl == nil || !h.swappable() && !alone {
 			load.Known = false
@@ -180,7 +183,7 @@ func (j *loadJob) mine(c *tcpConn) bool {
 
 // here reports whether a connection to the local address could be one of the place.
 func (j *loadJob) here(local netip.Addr) bool {
-	return j.at.ip.IsUnspecified() || j.at.ip.WithZone("") == local
+	return j.at.host().IsUnspecified() || j.at.host().WithZone("") == local
 }
 
 // snapshot writes down what a slot has at the moment in which it lost the traffic, taken just after the switch: for a

@@ -29,6 +29,8 @@ type Target struct {
 	// Accept blocks until the candidate accepted a connection on every held stream socket. It is given all the time
 	// there is, not the Timeout of one try. nil: no stream socket is held.
 	Accept func(ctx context.Context) error
+	// Shown is what auto waits for where it knows more than Accept. nil: Accept, or a delay.
+	Shown func(ctx context.Context) error
 	// Notified is closed once the candidate has sent READY=1. nil: it cannot.
 	Notified <-chan struct{}
 	// Exec runs a command as the app's user and waits for it; nil means that it exited with 0.
@@ -172,10 +174,14 @@ func (t Target) auto(ctx context.Context, c Check) error {
 
 // show is auto for an app that says nothing.
 func (t Target) show(ctx context.Context, c Check) error {
-	if t.Accept == nil {
+	try := t.Shown
+	if try == nil {
+		try = t.Accept
+	}
+	if try == nil {
 		return after(ctx, c, autoDelay)
 	}
-	return t.repeat(ctx, c, 0, "the app has neither accepted a connection nor said READY=1", t.Accept)
+	return t.repeat(ctx, c, 0, "the app has neither accepted a connection nor said READY=1", try)
 }
 
 // repeat tries until a try succeeds or ctx ends. limit bounds one try, 0 does not. The reason is that of the last try

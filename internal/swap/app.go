@@ -10,8 +10,10 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/hotswap-init/entrypoint/handoff"
+	"github.com/hotswap-init/entrypoint/handoff/transparent"
 	"github.com/hotswap-init/entrypoint/internal/artifact"
 	"github.com/hotswap-init/entrypoint/internal/probe"
 	"github.com/hotswap-init/entrypoint/reaper"
@@ -38,6 +40,11 @@ type App struct {
 	Stdout, Stderr io.Writer
 	// Stopped is called each time that the terminal stopped the app; nil where nobody above us would want to know.
 	Stopped func()
+	// Interception says whether what the programs bind is watched and held (package transparent). Sockets must be open
+	// with Learn then.
+	Interception Interception
+	// Logf gets what concerns one generation's calls; nil drops it.
+	Logf func(format string, args ...any)
 	// Helper is the executable of this init, for probes that run in a process of their own.
 	Helper string
 
@@ -45,6 +52,9 @@ type App struct {
 	first      bool // the first generation was started
 	processes  map[int]*reaper.Process
 	foreground *reaper.Process // what has the terminal
+	filters    map[*transparent.Filter]struct{}
+	serving    sync.WaitGroup // of the filters
+	closed     bool
 }
 
 // checkedProgram is a Program of a file.
@@ -107,7 +117,7 @@ func (a *App) Start(ctx context.Context, gen int, p Program) (*Instance, error) 
 		return nil, err
 	}
 	return &Instance{
-		Process: c.process, Traffic: c.traffic(), Ready: c.ready, Messages: c.messages,
+		Process: c.tree(), Traffic: c.traffic(), Ready: c.ready, Messages: c.messages,
 		Output: c.output.tail, Close: c.closeAll,
 	}, nil
 }
@@ -125,6 +135,9 @@ func (a *App) Steer(gen int) error {
 	}
 	return nil
 }
+
+// NotHeld lists what the programs bound by themselves.
+func (a *App) NotHeld() []handoff.Native { return a.Sockets.Natives() }
 
 // Held describes the held sockets.
 func (a *App) Held() []handoff.SocketStatus { return a.Sockets.Status() }
@@ -149,6 +162,11 @@ type child struct {
 	mu       sync.Mutex
 	pid      int
 	listen   sync.WaitGroup
+
+	began    time.Time
+	filter   *transparent.Filter // nil: not watched
+	blind    error               // why not
+	vanished chan struct{}       // closed when nothing of its tree is left; nil: not watched
 }
 
 func (c *child) start(ctx context.Context) error {
@@ -206,10 +224,12 @@ func (c *child) fork() error {
 	if a.TTY >= 0 {
 		spec.Session, spec.TTY, spec.Foreground = false, a.TTY, a.terminalFree()
 	}
-	p, err := a.Reaper.Start(spec)
+	c.began = time.Now()
+	p, err := c.forkIntercepted(spec)
 	if err != nil {
 		return err
 	}
+	c.serve()
 	c.output.started()
 	c.setPID(p.PID())
 	c.process = p
@@ -260,8 +280,16 @@ func (a *App) spec(p *checkedProgram, env []string) reaper.Spec {
 	return s
 }
 
+// tree is the process as the supervisor sees it.
+func (c *child) tree() Process {
+	if c.vanished == nil {
+		return c.process
+	}
+	return tree{c.process, c.vanished}
+}
+
 func (c *child) traffic() Traffic {
-	if len(c.lease.Files()) == 0 {
+	if len(c.lease.Files()) == 0 && c.filter == nil {
 		return releaseOnly{c.lease}
 	}
 	return c.lease

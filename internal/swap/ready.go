@@ -34,7 +34,11 @@ func (c *child) ready(ctx context.Context) error {
 		Exec:     c.exec,
 		HTTP:     c.http,
 	}
-	if c.streams() {
+	switch {
+	case c.filter != nil:
+		t.Accept = func(ctx context.Context) error { return c.shown(ctx, true) }
+		t.Shown = func(ctx context.Context) error { return c.shown(ctx, false) }
+	case c.streams():
 		t.Accept = func(ctx context.Context) error { return c.app.Sockets.Accepted(ctx, c.gen, c.pids) }
 	}
 	return probe.Wait(ctx, c.app.Checks, t)

@@ -1,0 +1,261 @@
+package transparent
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hotswap-init/entrypoint/handoff/internal/fsuid"
+)
+
+const (
+	maxValue   = 128  // of an option
+	maxAddress = 128  // sizeof(struct sockaddr_storage)
+	maxLooked  = 4096 // descriptors that are searched for epoll sets
+)
+
+// ownNet is our network namespace.
+var ownNet = sync.OnceValue(func() string {
+	name, _ := os.Readlink("/proc/thread-self/ns/net")
+	return name
+})
+
+// inspect fills in what the program's memory and /proc say of the call: as we are, and if that is not allowed with the
+// filesystem identity of the program, as it is now. That is what the kernel compares, so neither its memory nor its
+// descriptors need a privilege then.
+func (c *Call) inspect(n *notification) error {
+	err := c.read(n, true)
+	if !denied(err) {
+		return err
+	}
+	uid, gid, idErr := identity(c.TID)
+	if idErr != nil {
+		return err
+	}
+	fsuid.As(uid, gid, func() { err = c.read(n, false) })
+	return err
+}
+
+func denied(err error) bool { return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) }
+
+// read does all the looking. direct says that process_vm_readv may be used, which goes by the real identity.
+func (c *Call) read(n *notification, direct bool) error {
+	dir := "/proc/" + strconv.Itoa(c.TID)
+	fd := dir + "/fd/" + strconv.Itoa(c.FD)
+	link, err := readlink(fd)
+	if err != nil {
+		return err
+	}
+	inode, isSocket := strings.CutPrefix(link, "socket:[")
+	if !isSocket {
+		return nil
+	}
+	c.Inode, _ = strconv.ParseUint(strings.TrimSuffix(inode, "]"), 10, 64)
+	var name [32]byte
+	size, err := unix.Getxattr(fd, "system.sockprotoname", name[:])
+	if err != nil {
+		return err
+	}
+	c.Protocol = strings.TrimRight(string(name[:size]), "\x00")
+	if err := c.flags(dir); err != nil {
+		return err
+	}
+	switch c.Op {
+	case Bind:
+		return c.readAddress(n, dir, direct)
+	case Set:
+		size := min(n.args[4], maxValue)
+		c.Value = make([]byte, size)
+		return peek(c.TID, dir, n.args[3], c.Value, direct)
+	}
+	return nil
+}
+
+func readlink(path string) (string, error) {
+	var b [256]byte
+	size, err := unix.Readlink(path, b[:])
+	if err != nil {
+		return "", err
+	}
+	return string(b[:size]), nil
+}
+
+// flags reads the descriptor's flags from fdinfo, octal.
+func (c *Call) flags(dir string) error {
+	info, err := readFile(dir + "/fdinfo/" + strconv.Itoa(c.FD))
+	if err != nil {
+		return err
+	}
+	flags, _ := strconv.ParseUint(field(info, "flags:"), 8, 64)
+	c.NonBlocking, c.CloseOnExec = flags&unix.O_NONBLOCK != 0, flags&unix.O_CLOEXEC != 0
+	return nil
+}
+
+// field is the value in the line of a file in /proc that begins with name.
+func field(text []byte, name string) string {
+	for line := range bytes.Lines(text) {
+		if rest, ok := bytes.CutPrefix(line, []byte(name)); ok {
+			return strings.TrimSpace(string(rest))
+		}
+	}
+	return ""
+}
+
+// readFile reads by raw system calls: os.File would leave the thread whose identity this needs.
+func readFile(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	var out []byte
+	var b [4096]byte
+	for len(out) < 1<<20 {
+		n, err := unix.Read(fd, b[:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n <= 0 {
+			return out, err
+		}
+		out = append(out, b[:n]...)
+	}
+	return out, nil
+}
+
+func (c *Call) readAddress(n *notification, dir string, direct bool) error {
+	size := min(n.args[2], maxAddress)
+	if int64(n.args[2]) < 0 || size < 2 {
+		return nil // the kernel knows the error
+	}
+	b := make([]byte, size)
+	if err := peek(c.TID, dir, n.args[1], b, direct); err != nil {
+		return err
+	}
+	c.Family, c.Addr, c.Path = parseSockaddr(b)
+	if c.Family != unix.AF_INET && c.Family != unix.AF_INET6 {
+		return nil
+	}
+	name, err := readlink(dir + "/ns/net")
+	if err != nil {
+		return err
+	}
+	c.Foreign = name != ownNet()
+	c.Polled = polled(dir, c.Inode)
+	return nil
+}
+
+// peek reads the program's memory. An address that is none is left to the kernel: what it says of it is the answer.
+func peek(tid int, dir string, address uint64, b []byte, direct bool) error {
+	if len(b) == 0 {
+		return nil
+	}
+	if direct {
+		local := []unix.Iovec{{Base: &b[0]}}
+		local[0].SetLen(len(b))
+		remote := []unix.RemoteIovec{{Base: uintptr(address), Len: len(b)}}
+		n, err := unix.ProcessVMReadv(tid, local, remote, 0)
+		switch {
+		case err == nil && n == len(b):
+			return nil
+		case err == nil, err == unix.EFAULT:
+			return unix.EFAULT
+		case err == unix.ESRCH:
+			return err
+		}
+	}
+	fd, err := unix.Open(dir+"/mem", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	n, err := unix.Pread(fd, b, int64(address))
+	switch {
+	case err == unix.EIO || err == nil && n < len(b):
+		return unix.EFAULT
+	case err != nil:
+		return err
+	}
+	return nil
+}
+
+// parseSockaddr reads struct sockaddr_in, _in6 or _un. The port of an unknown family is 0.
+func parseSockaddr(b []byte) (family int, addr netip.AddrPort, path string) {
+	family = int(binary.NativeEndian.Uint16(b))
+	switch {
+	case family == unix.AF_INET && len(b) >= 16:
+		addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:8])), binary.BigEndian.Uint16(b[2:]))
+	case family == unix.AF_INET6 && len(b) >= 24:
+		ip := netip.AddrFrom16([16]byte(b[8:24]))
+		if len(b) >= 28 {
+			if zone := binary.NativeEndian.Uint32(b[24:]); zone != 0 && !ip.Is4In6() {
+				ip = ip.WithZone(strconv.FormatUint(uint64(zone), 10))
+			}
+		}
+		addr = netip.AddrPortFrom(ip, binary.BigEndian.Uint16(b[2:]))
+	case family == unix.AF_UNIX && len(b) > 2 && b[2] == 0:
+		path = "@" + string(b[3:])
+	case family == unix.AF_UNIX:
+		path, _, _ = strings.Cut(string(b[2:]), "\x00")
+	}
+	return family, addr, path
+}
+
+// identity reads the real uid and gid of a process. They are what the kernel compares; the four are the same in a process
+// that can be looked into at all.
+func identity(tid int) (uid, gid int, err error) {
+	status, err := readFile("/proc/" + strconv.Itoa(tid) + "/status")
+	if err != nil {
+		return 0, 0, err
+	}
+	uids, gids := strings.Fields(field(status, "Uid:")), strings.Fields(field(status, "Gid:"))
+	if len(uids) == 0 || len(gids) == 0 {
+		return 0, 0, errors.New("no identity in /proc")
+	}
+	uid, err = strconv.Atoi(uids[0])
+	if err != nil {
+		return 0, 0, err
+	}
+	gid, err = strconv.Atoi(gids[0])
+	return uid, gid, err
+}
+
+// polled tells whether one of the process's epoll sets holds the socket: it would lose that entry with the old descriptor.
+func polled(dir string, inode uint64) bool {
+	fd, err := unix.Open(dir+"/fd", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	buf := make([]byte, 8192)
+	var names []string
+	for looked := 0; looked < maxLooked; {
+		n, err := unix.ReadDirent(fd, buf)
+		if err != nil || n <= 0 {
+			return false
+		}
+		_, _, names = unix.ParseDirent(buf[:n], -1, names[:0])
+		for _, name := range names {
+			looked++
+			if link, err := readlink(dir + "/fd/" + name); err != nil || link != "anon_inode:[eventpoll]" {
+				continue
+			}
+			if info, err := readFile(dir + "/fdinfo/" + name); err == nil && lists(info, inode) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// lists looks for the inode, hexadecimal, in the lines of an epoll set: "tfd: 5 events: ... pos:0 ino:1f2e sdev:8".
+func lists(info []byte, inode uint64) bool {
+	return bytes.Contains(info, []byte(" ino:"+strconv.FormatUint(inode, 16)+" "))
+}
