@@ -140,6 +140,7 @@ func (h *held) point(sl *slot) error {
 	case modeSteered:
 		err = h.program(sl)
 	case modeRenamed:
+		h.adoptMode(sl)
 		err = placeUnix(sl.hidden, h.addr.Path)
 	}
 	if err == nil {

@@ -49,14 +49,17 @@ type bound struct {
 
 // notes are what is remembered of a generation's sockets, by inode. The oldest make room.
 type notes struct {
-	options map[uint64][]setting
-	bound   map[uint64]bound
-	order   []uint64
+	options  map[uint64][]setting
+	bound    map[uint64]bound
+	paths    map[uint64]boundPath // our own; freed with the lease
+	abstract map[uint64]string    // addresses bound by the program itself
+	order    []uint64
 }
 
 func (n *notes) remember(inode uint64) {
 	if n.options == nil {
 		n.options, n.bound = map[uint64][]setting{}, map[uint64]bound{}
+		n.paths, n.abstract = map[uint64]boundPath{}, map[uint64]string{}
 	}
 	if slices.Contains(n.order, inode) {
 		return
@@ -64,6 +67,7 @@ func (n *notes) remember(inode uint64) {
 	if len(n.order) >= maxNoted {
 		delete(n.options, n.order[0])
 		delete(n.bound, n.order[0])
+		delete(n.abstract, n.order[0])
 		n.order = slices.Delete(n.order, 0, 1)
 	}
 	n.order = append(n.order, inode)
@@ -120,6 +124,10 @@ func (l *Lease) Handle(c *transparent.Call) transparent.Answer {
 		return transparent.Answer{}
 	case c.Op == transparent.Set:
 		return l.set1(c)
+	case c.Op == transparent.Unlink:
+		return l.unlink(c)
+	case c.Op == transparent.Bind && c.Path != "":
+		return l.bindPath(c)
 	case c.Op == transparent.Bind:
 		return l.bind(c)
 	case c.Op == transparent.Listen:
@@ -230,6 +238,13 @@ func (l *Lease) listen(c *transparent.Call) transparent.Answer {
 	if b, ok := l.notes.bound[c.Inode]; ok {
 		b.options = l.notes.options[c.Inode]
 		return l.give(c, b)
+	}
+	if b, ok := l.notes.paths[c.Inode]; ok {
+		return l.listenPath(b)
+	}
+	if address, ok := l.notes.abstract[c.Inode]; ok {
+		l.set.native(Native{Address: address, Why: "an abstract name cannot be renamed", Exclusive: true})
+		return transparent.Answer{}
 	}
 	for _, h := range l.set.held {
 		sl := h.slotOf(l.gen)
@@ -422,6 +437,9 @@ func (s *Set) dropAddress(h *held) {
 		h.expiry.Stop()
 	}
 	s.held = slices.DeleteFunc(s.held, func(x *held) bool { return x == h })
+	if h.mode == modeRenamed {
+		_ = h.unlinkPath()
+	}
 	for _, sl := range slices.Clone(h.slots) {
 		s.closeSlot(h, sl)
 	}

@@ -161,6 +161,7 @@ func (l *Lease) Release() {
 		return
 	}
 	delete(s.leases, l.gen)
+	l.dropUnlistened()
 	if !s.closed {
 		s.release(l.gen)
 	}

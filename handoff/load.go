@@ -112,6 +112,9 @@ func (l *Lease) loadJobs() ([]loadJob, Load, error) {
 
 func (h *held) loadJob(sl *slot) loadJob {
 	j := loadJob{inet: h.addr.inet(), at: h.at, color: sl.color, left: sl.left, all: !h.swappable(), name: sl.hidden}
+	if sl.name != "" {
+		j.name = sl.name
+	}
 	if j.name == "" {
 		j.name = h.addr.Path
 	}

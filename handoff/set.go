@@ -53,6 +53,7 @@ type Set struct {
 	lastColor uint8
 	closed    bool
 	watch     *os.File // inotify, nil without renamed paths
+	watchFD   int      // its descriptor, which os.File would make blocking if asked for it
 	relaying  chan struct{}
 
 	active      int           // the generation that was steered to last

@@ -13,6 +13,7 @@ const (
 	Bind   Op = iota // bind(2) of an IPv4, IPv6 or unix socket
 	Listen           // listen(2)
 	Set              // setsockopt(2)
+	Unlink           // unlink(2) or unlinkat(2) of something that is no folder
 	Nested           // seccomp(2) that asks for a notification descriptor: the kernel will answer EBUSY
 )
 
@@ -33,10 +34,15 @@ type Call struct {
 	Foreign bool
 	// Polled is true if one of the program's epoll sets has the socket already. Only of Bind.
 	Polled bool
-	// Family, Addr and Path are what is bound. Addr of IPv6 has the zone as a number; Path of an abstract socket begins with "@".
+	// Family, Addr and Path are what is bound. Addr of IPv6 has the zone as a number; Path of an abstract socket begins with
+	// "@", any other is absolute. Path is also what is unlinked.
 	Family int
 	Addr   netip.AddrPort
 	Path   string
+	// Elsewhere is true if Path is not one of our own file system tree: another mount namespace, or another root.
+	Elsewhere bool
+	// UID, GID and Umask are what a file that the program makes would get. Only of the bind of a path.
+	UID, GID, Umask int
 	// Level, Name and Value are of Set.
 	Level, Name int
 	Value       []byte

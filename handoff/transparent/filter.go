@@ -93,13 +93,20 @@ func (b *builder) finish() []unix.SockFilter {
 	return b.code
 }
 
-// program is the filter. Foreign ABIs pass: a program that mixes them must not die of us.
-func program() []unix.SockFilter {
+// program is the filter. Foreign ABIs pass: a program that mixes them must not die of us. With unlinks it shows every
+// unlink too.
+func program(unlinks bool) []unix.SockFilter {
 	b := &builder{}
 	b.load(dataArch)
 	b.ifEqual(auditArch, next, allow)
 	b.load(dataNr)
 	b.ifEqual(unix.SYS_LISTEN, notify, next)
+
+	if unlinks {
+		for _, nr := range unlinkCalls {
+			b.ifEqual(nr, notify, next)
+		}
+	}
 
 	end := b.skip(unix.SYS_BIND)
 	b.load(dataArgs + 2*8)

@@ -135,7 +135,7 @@ func Probe() (noNewPrivs bool, err error) {
 	onFreshThread(func() {
 		defer close(done)
 		var f *Filter
-		if f, err = Install(); err == nil {
+		if f, err = Install(Options{}); err == nil {
 			noNewPrivs = f.NoNewPrivs
 			_ = f.Close()
 		}

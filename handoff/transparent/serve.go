@@ -170,6 +170,8 @@ func (f *Filter) look(n *notification) (c *Call, known bool) {
 		c.Op = Listen
 	case unix.SYS_SETSOCKOPT:
 		c.Op, c.Level, c.Name = Set, int(int32(n.args[1])), int(int32(n.args[2]))
+	case sysUnlink, unix.SYS_UNLINKAT:
+		c.Op, c.FD = Unlink, -1
 	case unix.SYS_SECCOMP:
 		c.Op = Nested
 		return c, true
@@ -182,5 +184,5 @@ func (f *Filter) look(n *notification) (c *Call, known bool) {
 	if errors.Is(c.Blind, os.ErrNotExist) || errors.Is(c.Blind, unix.ESRCH) || errors.Is(c.Blind, unix.EFAULT) {
 		return c, false // it is gone, the descriptor is none, or the address: the kernel says so better
 	}
-	return c, c.Blind != nil || c.Inode != 0
+	return c, c.Blind != nil || c.Inode != 0 || c.Op == Unlink && c.Path != ""
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +25,12 @@ const (
 // ownNet is our network namespace.
 var ownNet = sync.OnceValue(func() string {
 	name, _ := os.Readlink("/proc/thread-self/ns/net")
+	return name
+})
+
+// ownMounts is our mount namespace.
+var ownMounts = sync.OnceValue(func() string {
+	name, _ := os.Readlink("/proc/thread-self/ns/mnt")
 	return name
 })
 
@@ -48,6 +55,9 @@ func denied(err error) bool { return errors.Is(err, unix.EPERM) || errors.Is(err
 // read does all the looking. direct says that process_vm_readv may be used, which goes by the real identity.
 func (c *Call) read(n *notification, direct bool) error {
 	dir := "/proc/" + strconv.Itoa(c.TID)
+	if c.Op == Unlink {
+		return c.readUnlink(n, dir, direct)
+	}
 	fd := dir + "/fd/" + strconv.Itoa(c.FD)
 	link, err := readlink(fd)
 	if err != nil {
@@ -140,6 +150,12 @@ func (c *Call) readAddress(n *notification, dir string, direct bool) error {
 		return err
 	}
 	c.Family, c.Addr, c.Path = parseSockaddr(b)
+	if c.Family == unix.AF_UNIX && c.Path != "" && c.Path[0] != '@' {
+		if err := c.readIdentity(); err != nil {
+			return err
+		}
+		return c.resolve(dir, atCWD)
+	}
 	if c.Family != unix.AF_INET && c.Family != unix.AF_INET6 {
 		return nil
 	}
@@ -150,6 +166,87 @@ func (c *Call) readAddress(n *notification, dir string, direct bool) error {
 	c.Foreign = name != ownNet()
 	c.Polled = polled(dir, c.Inode)
 	return nil
+}
+
+// atCWD is AT_FDCWD as the kernel sees it in a register.
+const atCWD = -100
+
+// readUnlink reads what is to be removed. Folders are nobody's socket.
+func (c *Call) readUnlink(n *notification, dir string, direct bool) error {
+	at, path := atCWD, n.args[0]
+	if n.nr != sysUnlink {
+		at, path = int(int32(n.args[0])), n.args[1]
+		if n.args[2] != 0 {
+			return nil
+		}
+	}
+	b := make([]byte, unix.PathMax)
+	size, err := peekString(c.TID, dir, path, b, direct)
+	if err != nil || size == 0 {
+		return err
+	}
+	c.Path = string(b[:size])
+	return c.resolve(dir, at)
+}
+
+// resolve makes Path absolute, as the program sees it, and tells whether we see the same.
+func (c *Call) resolve(dir string, at int) error {
+	if !strings.HasPrefix(c.Path, "/") {
+		base := dir + "/cwd"
+		if at != atCWD {
+			base = dir + "/fd/" + strconv.Itoa(at)
+		}
+		from, err := readlink(base)
+		if err != nil {
+			return err
+		}
+		c.Path = from + "/" + c.Path
+	}
+	c.Path = filepath.Clean(c.Path)
+	root, err := readlink(dir + "/root")
+	if err != nil {
+		return err
+	}
+	mounts, err := readlink(dir + "/ns/mnt")
+	if err != nil {
+		return err
+	}
+	c.Elsewhere = root != "/" || mounts != ownMounts()
+	return nil
+}
+
+// readIdentity reads whom a new file would belong to, and the umask (Linux 4.7).
+func (c *Call) readIdentity() error {
+	status, err := readFile("/proc/" + strconv.Itoa(c.TID) + "/status")
+	if err != nil {
+		return err
+	}
+	uids, gids := strings.Fields(field(status, "Uid:")), strings.Fields(field(status, "Gid:"))
+	if len(uids) < 4 || len(gids) < 4 {
+		return errors.New("no identity in /proc")
+	}
+	c.UID, _ = strconv.Atoi(uids[3])
+	c.GID, _ = strconv.Atoi(gids[3])
+	umask, err := strconv.ParseUint(field(status, "Umask:"), 8, 32)
+	c.Umask = int(umask)
+	return err
+}
+
+// peekString reads a string that ends with a zero, and returns its length; 0 if there is no end in b. It reads up to the end of
+// the page first: the next one may not be there.
+func peekString(tid int, dir string, address uint64, b []byte, direct bool) (int, error) {
+	for have := 0; have < len(b); {
+		const page = 4096
+		size := min(len(b)-have, page-int((address+uint64(have))%page))
+		if err := peek(tid, dir, address+uint64(have), b[have:have+size], direct); err != nil {
+			return 0, err
+		}
+		if i := bytes.IndexByte(b[have:have+size], 0); i >= 0 {
+			return have + i, nil
+		}
+		have += size
+	}
+	return 0, nil
 }
 
 // peek reads the program's memory. An address that is none is left to the kernel: what it says of it is the answer.

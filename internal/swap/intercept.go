@@ -38,7 +38,7 @@ func (c *child) intercept(spec *reaper.Spec) {
 	}
 	spec.Thread = func() error {
 		c.closeFilter()
-		c.filter, c.blind = transparent.Install()
+		c.filter, c.blind = transparent.Install(transparent.Options{Unlinks: c.app.Sockets.HoldsPaths()})
 		return c.blind
 	}
 }
@@ -221,7 +221,7 @@ func (a *App) TryInterception(ctx context.Context) (time.Duration, error) {
 	defer null.Close()
 	spec.Files = []int{rawFD(null), rawFD(null), rawFD(null)}
 	var f *transparent.Filter
-	spec.Thread = func() (err error) { f, err = transparent.Install(); return err }
+	spec.Thread = func() (err error) { f, err = transparent.Install(transparent.Options{}); return err }
 	p, err := a.Reaper.Start(spec)
 	if err != nil {
 		return 0, err
