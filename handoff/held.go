@@ -29,6 +29,7 @@ type held struct {
 	pairs   []pair
 	lost    bool // the unix path was reported to be somebody else's
 
+	proved  bool          // some generation has accepted a connection of ours
 	grouped bool          // even a shared socket has SO_REUSEPORT: others stand beside it until they listen
 	learned bool          // from a program's bind, not configured
 	owned   bool          // learned, and some generation had the traffic

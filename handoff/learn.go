@@ -305,10 +305,16 @@ func (s *Set) slotAt(l *Lease, b bound, tcp bool) (*slot, error) {
 			return nil, err
 		}
 	}
-	l.met[h] = true
 	if sl := h.slotOf(l.gen); sl != nil {
+		if !h.swappable() && !s.anyoneHas(h) { // in what mode a generation that is gone has left it
+			if err := sl.refresh(); err != nil {
+				return nil, err
+			}
+		}
+		l.met[h] = true
 		return sl, nil
 	}
+	l.met[h] = true
 	h.extra = b.options
 	h.lag = time.Since(l.since)
 	if err := s.leaseOne(h, l.gen); err != nil {
@@ -375,6 +381,16 @@ func (l *Lease) slotOf(h *held) *slot {
 func (s *Set) activeHas(h *held) bool {
 	l := s.leases[s.active]
 	return l != nil && l.slotOf(h) != nil
+}
+
+// anyoneHas tells whether some generation listens on a learned address.
+func (s *Set) anyoneHas(h *held) bool {
+	for _, l := range s.leases {
+		if l.slotOf(h) != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // isCandidate tells whether a newer generation than the active one has not been steered to yet.
@@ -475,8 +491,14 @@ func (s *Set) grew() {
 
 // Progress is how far a generation has come in listening on what it binds by itself.
 type Progress struct {
-	// Streams is on how many addresses it listens, Datagrams how many it has bound.
+	// Streams is on how many addresses it listens by itself, Datagrams how many it has bound.
 	Streams, Datagrams int
+	// Configured is how many configured addresses it could accept connections from, and Unproved those among them on which no
+	// generation has ever done so.
+	Configured int
+	Unproved   []string
+	// Claimed is how many addresses of the active generation it has too.
+	Claimed int
 	// Missing are addresses of the active generation on which this one is expected to listen too, until Patience has
 	// passed since its lease: twice what the active one had needed, five seconds at least.
 	Missing  []string
@@ -496,7 +518,16 @@ func (l *Lease) Progress() Progress {
 			continue
 		}
 		mine := l.slotOf(h)
+		if mine != nil && h.learned && l.gen != s.active && s.activeHas(h) {
+			p.Claimed++
+		}
 		switch {
+		case !h.learned && h.addr.stream():
+			p.Configured++
+			if !h.proved {
+				p.Unproved = append(p.Unproved, h.String())
+			}
+		case !h.learned:
 		case mine != nil && h.addr.stream():
 			p.Streams++
 		case mine != nil:

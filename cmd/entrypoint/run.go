@@ -148,6 +148,7 @@ func (p *initProcess) newApp(environ []string) *swap.App {
 		Environ: p.environment(environ), Dir: p.cfg.Dir, Credential: p.user,
 		Umask: int(p.cfg.Umask), NoNewPrivs: bool(p.cfg.NoNewPrivs),
 		TTY: p.terminal(), Helper: "/proc/self/exe", Interception: p.mode.interception(), Logf: p.logf,
+		Alone: func() bool { return p.mode.now().Sequential },
 	}
 	if os.Getpid() != 1 {
 		a.ParentDeath, a.Stopped = syscall.SIGKILL, p.stopSelf

@@ -193,7 +193,11 @@ func (t Target) repeat(ctx context.Context, c Check, limit time.Duration, unknow
 		if err == nil {
 			return nil
 		}
-		if over(ctx) {
+		var late *Late
+		switch {
+		case over(ctx) && errors.As(err, &late):
+			return fmt.Errorf("%s: %s", c.Text, late.Text)
+		case over(ctx):
 			return reason
 		}
 		reason = explain(c, err)
@@ -225,6 +229,11 @@ func over(ctx context.Context) bool {
 	}
 	return ctx.Err() != nil
 }
+
+// Late is the error of a try that had all the time there is and says what was still missing.
+type Late struct{ Text string }
+
+func (l *Late) Error() string { return l.Text }
 
 // phrase is an error that goes on where the check's text ends.
 type phrase struct{ text string }

@@ -43,6 +43,8 @@ type App struct {
 	// Interception says whether what the programs bind is watched and held (package transparent). Sockets must be open
 	// with Learn then.
 	Interception Interception
+	// Alone tells whether generations never overlap: then whoever answers on this machine is the one. nil: they do.
+	Alone func() bool
 	// Logf gets what concerns one generation's calls; nil drops it.
 	Logf func(format string, args ...any)
 	// Helper is the executable of this init, for probes that run in a process of their own.
@@ -55,6 +57,8 @@ type App struct {
 	filters    map[*transparent.Filter]struct{}
 	serving    sync.WaitGroup // of the filters
 	closed     bool
+	command    []string         // of the generation that was steered to last
+	commands   map[int][]string // of all that have a process
 }
 
 // checkedProgram is a Program of a file.
@@ -129,6 +133,7 @@ func (a *App) Steer(gen int) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.command = a.commands[gen]
 	if p := a.processes[gen]; a.TTY >= 0 && p != nil {
 		setForeground(a.TTY, p.PID())
 		a.foreground = p
@@ -233,7 +238,7 @@ func (c *child) fork() error {
 	c.output.started()
 	c.setPID(p.PID())
 	c.process = p
-	a.register(c.gen, p, spec.Foreground)
+	a.register(c.gen, p, c.program.command, spec.Foreground)
 	return nil
 }
 
@@ -244,14 +249,14 @@ func (a *App) terminalFree() bool {
 	return a.foreground == nil || ended(a.foreground)
 }
 
-func (a *App) register(gen int, p *reaper.Process, foreground bool) {
+func (a *App) register(gen int, p *reaper.Process, command []string, foreground bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.processes == nil {
-		a.processes = map[int]*reaper.Process{}
+		a.processes, a.commands = map[int]*reaper.Process{}, map[int][]string{}
 	}
 	a.first = true
-	a.processes[gen] = p
+	a.processes[gen], a.commands[gen] = p, command
 	if foreground {
 		a.foreground = p
 	}
@@ -343,6 +348,7 @@ func (c *child) closeAll() {
 	c.app.mu.Lock()
 	defer c.app.mu.Unlock()
 	delete(c.app.processes, c.gen)
+	delete(c.app.commands, c.gen)
 }
 
 // devNull is what a helper reads.

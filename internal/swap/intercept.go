@@ -3,12 +3,16 @@ package swap
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/hotswap-init/entrypoint/handoff"
 	"github.com/hotswap-init/entrypoint/handoff/transparent"
 	"github.com/hotswap-init/entrypoint/internal/artifact"
+	"github.com/hotswap-init/entrypoint/internal/probe"
 	"github.com/hotswap-init/entrypoint/reaper"
 )
 
@@ -136,15 +140,50 @@ func (a *App) logf(format string, args ...any) {
 	}
 }
 
-// shown blocks until the generation has accepted a connection on every address on which it listens, and listens wherever
-// the active one does. One that listens nowhere is shown to work after a moment, unless must says that it has to.
+// shown blocks until the generation has accepted a connection on every address on which it listens, configured or not,
+// and listens wherever the active one does. One that listens nowhere is shown to work after a moment, unless must says
+// that it has to. Configured addresses that no generation has ever used are not waited for if this one shows itself on
+// addresses of its own.
 func (c *child) shown(ctx context.Context, must bool) error {
+	if c.lease.Progress().Configured == 0 {
+		return c.shownByItself(ctx, must)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var both sync.WaitGroup
+	defer both.Wait()
+	defer cancel()
+	configured, own := make(chan error, 1), make(chan error, 1)
+	both.Go(func() { configured <- c.app.Sockets.AcceptedConfigured(ctx, c.gen, c.pids) })
+	both.Go(func() { own <- c.shownByItself(ctx, true) })
+	select {
+	case err := <-configured:
+		if p := c.lease.Progress(); err != nil || p.Streams == 0 && len(p.Missing) == 0 {
+			return err
+		}
+		return <-own
+	case err := <-own:
+		p := c.lease.Progress()
+		if err != nil || len(p.Unproved) < p.Configured {
+			return <-configured // the more telling error, if there is one
+		}
+	}
+	select {
+	case err := <-configured:
+		return err
+	case <-time.After(settleDelay):
+		c.app.logf("generation %d accepts nothing from %s, which is configured: it listens on addresses of its own", c.gen, strings.Join(c.lease.Progress().Unproved, ", "))
+		return nil
+	}
+}
+
+// shownByItself is shown for the addresses that the program binds.
+func (c *child) shownByItself(ctx context.Context, must bool) error {
 	for {
 		p, err := c.listening(ctx, must)
 		if err != nil || p.Streams == 0 {
 			return err
 		}
-		if err := c.app.Sockets.Accepted(ctx, c.gen, c.pids); err != nil {
+		if err := c.app.Sockets.AcceptedLearned(ctx, c.gen, c.pids); err != nil {
 			return err
 		}
 		if now := c.lease.Progress(); now.Streams == p.Streams {
@@ -153,7 +192,9 @@ func (c *child) shown(ctx context.Context, must bool) error {
 	}
 }
 
-// listening waits for what is expected of the generation, as long as that is worth waiting for.
+// listening waits for what is expected of the generation. Where it has some of that and the time for the rest is over, it goes on
+// without: a program may give up a port. One that has none of it has lost its way, such as to another port because it
+// found its own one taken.
 func (c *child) listening(ctx context.Context, must bool) (handoff.Progress, error) {
 	for {
 		p := c.lease.Progress()
@@ -165,7 +206,7 @@ func (c *child) listening(ctx context.Context, must bool) (handoff.Progress, err
 			return p, nil
 		}
 		left := time.Until(c.began.Add(patience))
-		if left <= 0 && len(p.Missing) > 0 && p.Streams > 0 {
+		if left <= 0 && len(p.Missing) > 0 && (p.Claimed > 0 || p.Streams > 0 && !c.sameCommand()) {
 			c.app.logf("generation %d has not listened on %q within %v, as the active one does: going on without", c.gen, p.Missing, patience)
 			return p, nil
 		}
@@ -174,11 +215,19 @@ func (c *child) listening(ctx context.Context, must bool) (handoff.Progress, err
 		}
 		if err := waitChange(ctx, p.Changed, left); err != nil {
 			if len(p.Missing) > 0 {
-				err = fmt.Errorf("it does not listen on %q, as the active generation does: %w", p.Missing, err)
+				return p, &probe.Late{Text: fmt.Sprintf("it does not listen on %s, as the active generation does (if that is meant, use `entrypoint restart`)", strings.Join(p.Missing, ", "))}
 			}
-			return p, err
+			return p, &probe.Late{Text: "it does not listen on anything"}
 		}
 	}
+}
+
+// sameCommand tells whether the active generation has the same command line: then it should listen where that one does.
+// Another one may be another program.
+func (c *child) sameCommand() bool {
+	c.app.mu.Lock()
+	defer c.app.mu.Unlock()
+	return slices.Equal(c.program.command, c.app.command)
 }
 
 // waitChange waits for news, or for the time to pass if there is any to wait for.
