@@ -326,30 +326,15 @@ func identity(tid int) (uid, gid int, err error) {
 
 // polled tells whether one of the process's epoll sets holds the socket: it would lose that entry with the old descriptor.
 func polled(dir string, inode uint64) bool {
-	fd, err := unix.Open(dir+"/fd", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
-	buf := make([]byte, 8192)
-	var names []string
-	for looked := 0; looked < maxLooked; {
-		n, err := unix.ReadDirent(fd, buf)
-		if err != nil || n <= 0 {
-			return false
+	found := false
+	_ = eachFD(dir, func(name, link string) bool {
+		if link == "anon_inode:[eventpoll]" {
+			info, err := readFile(dir + "/fdinfo/" + name)
+			found = err == nil && lists(info, inode)
 		}
-		_, _, names = unix.ParseDirent(buf[:n], -1, names[:0])
-		for _, name := range names {
-			looked++
-			if link, err := readlink(dir + "/fd/" + name); err != nil || link != "anon_inode:[eventpoll]" {
-				continue
-			}
-			if info, err := readFile(dir + "/fdinfo/" + name); err == nil && lists(info, inode) {
-				return true
-			}
-		}
-	}
-	return false
+		return !found
+	})
+	return found
 }
 
 // lists looks for the inode, hexadecimal, in the lines of an epoll set: "tfd: 5 events: ... pos:0 ino:1f2e sdev:8".

@@ -176,6 +176,23 @@ func (c *child) shown(ctx context.Context, must bool) error {
 	}
 }
 
+// survey looks for what the filter could not see. It costs one question to the kernel, and a look at the descriptors of the
+// generation only where somebody else listens in this network namespace.
+func (c *child) survey() {
+	var inodes map[uint64]bool
+	c.app.Sockets.Survey(func(inode uint64) bool {
+		if inodes == nil {
+			inodes = map[uint64]bool{}
+			for _, pid := range c.pids() {
+				for _, n := range transparent.Sockets(pid) {
+					inodes[n] = true
+				}
+			}
+		}
+		return inodes[inode]
+	})
+}
+
 // shownByItself is shown for the addresses that the program binds.
 func (c *child) shownByItself(ctx context.Context, must bool) error {
 	for {

@@ -40,7 +40,11 @@ func (c *child) ready(ctx context.Context) error {
 	case c.streams():
 		t.Accept = func(ctx context.Context) error { return c.app.Sockets.Accepted(ctx, c.gen, c.pids) }
 	}
-	return probe.Wait(ctx, c.app.Checks, t)
+	err := probe.Wait(ctx, c.app.Checks, t)
+	if err == nil && c.filter != nil {
+		c.survey()
+	}
+	return err
 }
 
 // dial reaches this generation and no other.
