@@ -112,22 +112,31 @@ func join(a, b string) string {
 	return a + "; " + b
 }
 
+// rehearsalDelay keeps the self-test out of the way of the app's start, and of commands that end at once.
+const rehearsalDelay = 20 * time.Millisecond
+
 // rehearsalLimit bounds the self-test: a few milliseconds, more on a machine under load.
 const rehearsalLimit = 10 * time.Second
 
 // rehearse tries the hand-off with a process of the app's user. Where sockets are held already or the mode was asked for by
 // name the app waits for it: what is held without being handed over would be in the app's way. Else the first
 // generation is started meanwhile, and its own first bind is as good a test. It is false if the app must not be started.
-func (p *initProcess) rehearse() bool {
+func (p *initProcess) rehearse(ctx context.Context) bool {
 	m := p.mode
 	if !m.learns {
 		return true
 	}
 	if !m.must && len(p.sockets.Status()) == 0 {
-		p.wg.Go(func() { _ = p.rehearsed() }) // logged, and in status
+		p.wg.Go(func() {
+			select {
+			case <-time.After(rehearsalDelay):
+				_ = p.rehearsed(ctx) // logged, and in status
+			case <-ctx.Done():
+			}
+		})
 		return true
 	}
-	err := p.rehearsed()
+	err := p.rehearsed(ctx)
 	switch {
 	case err == nil:
 	case m.must:
@@ -142,13 +151,16 @@ func (p *initProcess) rehearse() bool {
 	return true
 }
 
-func (p *initProcess) rehearsed() error {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), rehearsalLimit, errors.New("it took too long"))
+func (p *initProcess) rehearsed(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, rehearsalLimit, errors.New("it took too long"))
 	defer cancel()
 	took, err := p.app.TryInterception(ctx)
 	m := p.mode
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if errors.Is(context.Cause(ctx), context.Canceled) {
+		return err // the container ends
+	}
 	if err != nil {
 		m.tested = "the self-test failed: " + err.Error()
 		p.log.Warn("the transparent hand-off's self-test failed; what the app binds decides", "err", err)

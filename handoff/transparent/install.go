@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"syscall"
 	"unsafe"
 
@@ -35,6 +36,9 @@ func Install(o Options) (*Filter, error) {
 	if auditArch == 0 {
 		return nil, fmt.Errorf("cannot watch bind on %s: only amd64 and arm64 are supported", runtime.GOARCH)
 	}
+	if err := ownProc(); err != nil {
+		return nil, err
+	}
 	f := &Filter{Killable: true}
 	fd, err := f.install(program(o.Unlinks))
 	if err != nil {
@@ -52,6 +56,18 @@ func Install(o Options) (*Filter, error) {
 	}
 	f.file = os.NewFile(uintptr(fd), "seccomp")
 	return f, nil
+}
+
+// ownProc makes sure that /proc shows our pid namespace: else we would look into somebody else's processes.
+func ownProc() error {
+	self, err := os.Readlink("/proc/self")
+	if err != nil {
+		return fmt.Errorf("cannot watch bind without /proc: %w", err)
+	}
+	if self != strconv.Itoa(os.Getpid()) {
+		return errors.New("cannot watch bind: /proc is of another pid namespace; mount one of ours (unshare --mount-proc does)")
+	}
+	return nil
 }
 
 // setFlags is SECCOMP_IOCTL_NOTIF_SET_FLAGS, _IOW('!', 4, __u64).

@@ -303,5 +303,8 @@ func (a *App) TryInterception(ctx context.Context) (time.Duration, error) {
 	if err := <-served; err != nil {
 		return 0, err
 	}
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
 	return time.Since(begin), r.Verdict(p.Status().ExitCode())
 }
