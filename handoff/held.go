@@ -35,6 +35,7 @@ type held struct {
 	owned   bool          // learned, and some generation had the traffic
 	extra   []setting     // what the program that listened last had set on its own socket
 	lag     time.Duration // from that generation's lease until it listened
+	claims  int           // how many generations have listened
 	expiry  *time.Timer   // gives the address up
 }
 

@@ -311,10 +311,10 @@ func (s *Set) slotAt(l *Lease, b bound, tcp bool) (*slot, error) {
 				return nil, err
 			}
 		}
-		l.met[h] = true
+		l.claim(h)
 		return sl, nil
 	}
-	l.met[h] = true
+	l.claim(h)
 	h.extra = b.options
 	h.lag = time.Since(l.since)
 	if err := s.leaseOne(h, l.gen); err != nil {
@@ -377,10 +377,24 @@ func (l *Lease) slotOf(h *held) *slot {
 	return h.slotOf(l.gen)
 }
 
+// claim notes that the generation listens on a learned address.
+func (l *Lease) claim(h *held) {
+	if !l.met[h] {
+		l.met[h] = true
+		h.claims++
+	}
+}
+
 // activeHas tells whether the active generation has a slot of the address.
 func (s *Set) activeHas(h *held) bool {
 	l := s.leases[s.active]
 	return l != nil && l.slotOf(h) != nil
+}
+
+// expected tells whether a successor of the active generation is likely to listen on the address: what only one of
+// several generations ever had may have a name that is new each time.
+func (s *Set) expected(h *held) bool {
+	return h.learned && h.lag <= expectedWithin && s.activeHas(h) && (h.claims > 1 || s.steered == 1)
 }
 
 // anyoneHas tells whether some generation listens on a learned address.
@@ -532,7 +546,7 @@ func (l *Lease) Progress() Progress {
 			p.Streams++
 		case mine != nil:
 			p.Datagrams++
-		case h.learned && l.gen != s.active && h.lag <= expectedWithin && s.activeHas(h):
+		case l.gen != s.active && s.expected(h):
 			p.Missing = append(p.Missing, h.String())
 			p.Patience = max(p.Patience, 2*h.lag, expectedAtLeast)
 		}

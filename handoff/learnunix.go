@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -74,6 +75,8 @@ func (l *Lease) bindPath(c *transparent.Call) transparent.Answer {
 		l.notes.remember(c.Inode)
 		l.notes.abstract[c.Inode] = text
 		return transparent.Answer{}
+	case ownName(c):
+		return transparent.Answer{}
 	case c.Elsewhere:
 		s.native(Native{Address: text, Why: "it is in another mount namespace or root folder", Exclusive: true})
 		return transparent.Answer{}
@@ -101,15 +104,26 @@ func (l *Lease) bindPath(c *transparent.Call) transparent.Answer {
 	l.notes.remember(b.sl.inode)
 	l.notes.paths[b.sl.inode] = b
 	if b.sl.phase == leased { // what a crashed generation left, with its queue: it listens already
-		l.met[b.h] = true
+		l.claim(b.h)
 		s.grew()
 	}
 	return transparent.Answer{Replace: true, FD: b.sl.fd}
 }
 
+// ownName tells whether the name has the number of the process that binds it, or of its parent: then no other generation will
+// ever ask for it.
+func ownName(c *transparent.Call) bool {
+	for _, digits := range strings.FieldsFunc(filepath.Base(c.Path), func(r rune) bool { return r < '0' || r > '9' }) {
+		if n, err := strconv.Atoi(digits); err == nil && n > 1 && (n == c.PID || n == c.Parent || n == c.TID) {
+			return true
+		}
+	}
+	return false
+}
+
 // shareUnix gives a generation the one socket of a path that cannot be renamed.
 func (l *Lease) shareUnix(h *held) transparent.Answer {
-	l.met[h] = true
+	l.claim(h)
 	l.set.grew()
 	return transparent.Answer{Replace: true, FD: h.current.fd}
 }
@@ -186,7 +200,7 @@ func bindAs(c *transparent.Call, name string) (*slot, error) {
 func (l *Lease) listenPath(b boundPath) transparent.Answer {
 	s, h, sl := l.set, b.h, b.sl
 	if sl.phase == leased { // it listens already
-		l.met[h] = true
+		l.claim(h)
 		return transparent.Answer{Done: true}
 	}
 	if err := unix.Listen(sl.fd, backlog(&h.addr)); err != nil {
@@ -206,7 +220,7 @@ func (l *Lease) listenPath(b boundPath) transparent.Answer {
 		h.slots = append(h.slots, sl)
 	}
 	sl.phase, sl.gen = leased, l.gen
-	l.met[h] = true
+	l.claim(h)
 	s.grew()
 	return transparent.Answer{Done: true}
 }

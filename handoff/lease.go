@@ -99,6 +99,9 @@ func (s *Set) Steer(gen int) error {
 			return errors.Join(err, s.steerBack(before[:i]))
 		}
 	}
+	if gen > s.active {
+		s.steered++
+	}
 	s.active = gen
 	for i, h := range s.held {
 		if before[i] != h.current {

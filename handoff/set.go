@@ -57,6 +57,7 @@ type Set struct {
 	relaying  chan struct{}
 
 	active      int           // the generation that was steered to last
+	steered     int           // how many different ones were, in their order
 	growth      chan struct{} // closed and made anew when a generation gets a slot by itself
 	natives     []Native
 	colorsTried bool

@@ -41,8 +41,10 @@ type Call struct {
 	Path   string
 	// Elsewhere is true if Path is not one of our own file system tree: another mount namespace, or another root.
 	Elsewhere bool
-	// UID, GID and Umask are what a file that the program makes would get. Only of the bind of a path.
+	// UID, GID and Umask are what a file that the program makes would get, PID and Parent the numbers of the process and of
+	// the one that started it. Only of the bind of a path.
 	UID, GID, Umask int
+	PID, Parent     int
 	// Level, Name and Value are of Set.
 	Level, Name int
 	Value       []byte

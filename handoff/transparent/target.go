@@ -215,7 +215,7 @@ func (c *Call) resolve(dir string, at int) error {
 	return nil
 }
 
-// readIdentity reads whom a new file would belong to, and the umask (Linux 4.7).
+// readIdentity reads which process it is, whom a new file of it would belong to, and the umask (Linux 4.7).
 func (c *Call) readIdentity() error {
 	status, err := readFile("/proc/" + strconv.Itoa(c.TID) + "/status")
 	if err != nil {
@@ -225,6 +225,8 @@ func (c *Call) readIdentity() error {
 	if len(uids) < 4 || len(gids) < 4 {
 		return errors.New("no identity in /proc")
 	}
+	c.PID, _ = strconv.Atoi(field(status, "Tgid:"))
+	c.Parent, _ = strconv.Atoi(field(status, "PPid:"))
 	c.UID, _ = strconv.Atoi(uids[3])
 	c.GID, _ = strconv.Atoi(gids[3])
 	umask, err := strconv.ParseUint(field(status, "Umask:"), 8, 32)
