@@ -99,8 +99,13 @@ var stacks = []stack{
 	},
 	{
 		name: "apache-event", version: "apache2 -v", files: []string{"apache.conf", "index.shtml:www/index.shtml", "cgi.sh:www/cgi-bin/answer"},
-		command: []string{"apache2", "-DFOREGROUND", "-f", "/app/apache.conf"}, slow: "/cgi-bin/answer?slow",
+		fields: []string{"{cgi}", "cgi"}, command: []string{"apache2", "-DFOREGROUND", "-f", "/app/apache.conf"}, slow: "/cgi-bin/answer?slow",
 		caveat: "`PidFile` needs `${ENTRYPOINT_GENERATION}` in its name: Apache does not start while the process in it is alive.",
+	},
+	{
+		name: "apache-pieces", version: "apache2 -v", files: []string{"apache.conf", "index.shtml:www/index.shtml", "pieces.shtml:www/pieces.shtml"},
+		fields: []string{"{cgi}", "cgid"}, command: []string{"apache2", "-DFOREGROUND", "-f", "/app/apache.conf"}, slow: "/pieces.shtml",
+		caveat: "Its slow page comes in pieces with pauses. With `mod_cgid` it binds a path with its own pid too, which is its own affair.",
 	},
 	{
 		name: "lighttpd", version: "lighttpd -v", files: []string{"lighttpd.conf", "cgi.sh:www/cgi-bin/answer"},
