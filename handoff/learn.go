@@ -320,24 +320,41 @@ func (s *Set) slotAt(l *Lease, b bound, tcp bool) (*slot, error) {
 	if err := s.leaseOne(h, l.gen); err != nil {
 		return nil, err
 	}
-	return h.slotOf(l.gen), nil
+	return h.slotOf(l.gen), s.catchUp(h, l.gen)
+}
+
+// catchUp gives the active generation the traffic of an address on which it listens only now: until here its predecessor
+// had that.
+func (s *Set) catchUp(h *held, gen int) error {
+	loser := h.current
+	if gen != s.active || s.leases[gen] == nil || loser == h.slotOf(gen) {
+		return nil
+	}
+	if err := s.steerOne(h, gen); err != nil {
+		return err
+	}
+	h.owned = true
+	s.traded(h, loser)
+	return nil
 }
 
 // learn begins to hold an address. What a candidate brings gets no client before it is promoted: until then they wait in
 // a slot that nobody serves.
 func (s *Set) learn(l *Lease, b bound, tcp bool) (*held, error) {
-	for _, h := range slices.Clone(s.held) {
-		if h.sameKind(tcp) && h.at.overlaps(b.at) {
-			s.logf("%s is held in place of %s: that is what the app binds", b.at, h.String())
-			s.dropAddress(h)
-		}
-	}
 	kind := "udp"
 	if tcp {
 		kind = "tcp"
 	}
+	name, options := s.freshName(kind), Options{}
+	for _, h := range slices.Clone(s.held) {
+		if h.sameKind(tcp) && h.at.overlaps(b.at) {
+			s.logf("%s is held in place of %s: that is what the app binds", b.at, h.String())
+			s.dropAddress(h)
+			name, options = h.addr.Name, h.addr.Options
+		}
+	}
 	h := &held{at: b.at, learned: true, grouped: true, mode: modeSteered, extra: b.options, lag: time.Since(l.since)}
-	h.addr = Address{Name: s.freshName(kind), Scheme: kind, Host: b.at.ip.String(), Port: b.at.port}
+	h.addr = Address{Name: name, Scheme: kind, Host: b.at.ip.String(), Port: b.at.port, Options: options}
 	h.addr.Raw = h.String()
 	switch {
 	case s.cfg.Shared:

@@ -23,11 +23,11 @@ type boundPath struct {
 	sl *slot
 }
 
-// HoldsPaths tells whether a unix path is held, so that programs may try to remove it.
-func (s *Set) HoldsPaths() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, h := range s.held {
+// Unlinks tells whether a unix path is held, so that what programs remove is of interest.
+func (l *Lease) Unlinks() bool {
+	l.set.mu.Lock()
+	defer l.set.mu.Unlock()
+	for _, h := range l.set.held {
 		if h.addr.Scheme != "" && !h.addr.inet() && !h.addr.abstract() {
 			return true
 		}
@@ -221,6 +221,9 @@ func (l *Lease) listenPath(b boundPath) transparent.Answer {
 	}
 	sl.phase, sl.gen = leased, l.gen
 	l.claim(h)
+	if err := s.catchUp(h, l.gen); err != nil {
+		s.logf("%v", err)
+	}
 	s.grew()
 	return transparent.Answer{Done: true}
 }

@@ -5,6 +5,4 @@ package transparent
 // auditArch 0: not supported here.
 const auditArch = 0
 
-var unlinkCalls []uint32
-
 const sysUnlink = -1

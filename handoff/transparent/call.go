@@ -13,7 +13,7 @@ const (
 	Bind   Op = iota // bind(2) of an IPv4, IPv6 or unix socket
 	Listen           // listen(2)
 	Set              // setsockopt(2)
-	Unlink           // unlink(2) or unlinkat(2) of something that is no folder
+	Unlink           // unlink(2), or unlinkat(2) of a path
 	Nested           // seccomp(2) that asks for a notification descriptor: the kernel will answer EBUSY
 )
 
@@ -79,6 +79,8 @@ type Answer struct {
 // the kernel carry the call out.
 type Handler interface {
 	Handle(c *Call) Answer
+	// Unlinks tells whether calls of Unlink are of interest now. If not they are not looked at: they are frequent.
+	Unlinks() bool
 }
 
 // HandlerFunc is a function as a Handler.
@@ -86,3 +88,6 @@ type HandlerFunc func(c *Call) Answer
 
 // Handle calls f.
 func (f HandlerFunc) Handle(c *Call) Answer { return f(c) }
+
+// Unlinks is true.
+func (f HandlerFunc) Unlinks() bool { return true }

@@ -11,6 +11,9 @@ const (
 	dataArgs = 16
 )
 
+// cwd is the low word of AT_FDCWD.
+const cwd = 0xffffff9c
+
 // netlinkLen is sizeof(struct sockaddr_nl): resolvers bind such sockets all the time, and no other family has that size.
 const netlinkLen = 12
 
@@ -93,22 +96,27 @@ func (b *builder) finish() []unix.SockFilter {
 	return b.code
 }
 
-// program is the filter. Foreign ABIs pass: a program that mixes them must not die of us. With unlinks it shows every
-// unlink too.
-func program(unlinks bool) []unix.SockFilter {
+// program is the filter. Foreign ABIs pass: a program that mixes them must not die of us. Of unlinkat only what names a path as
+// unlink does is shown: whoever empties a folder names the folder by a descriptor, and often very many files.
+func program() []unix.SockFilter {
 	b := &builder{}
 	b.load(dataArch)
 	b.ifEqual(auditArch, next, allow)
 	b.load(dataNr)
 	b.ifEqual(unix.SYS_LISTEN, notify, next)
 
-	if unlinks {
-		for _, nr := range unlinkCalls {
-			b.ifEqual(nr, notify, next)
-		}
+	if nr := sysUnlink; nr >= 0 {
+		b.ifEqual(uint32(nr), notify, next)
 	}
 
-	end := b.skip(unix.SYS_BIND)
+	end := b.skip(unix.SYS_UNLINKAT)
+	b.load(dataArgs)
+	b.ifEqual(cwd, next, allow)
+	b.load(dataArgs + 2*8)
+	b.ifEqual(0, notify, allow)
+	end()
+
+	end = b.skip(unix.SYS_BIND)
 	b.load(dataArgs + 2*8)
 	b.ifEqual(netlinkLen, allow, notify)
 	end()

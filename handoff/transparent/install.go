@@ -22,17 +22,10 @@ type Filter struct {
 	Killable bool
 }
 
-// Options of a filter.
-type Options struct {
-	// Unlinks shows unlink(2) and unlinkat(2) too, which costs each of them some microseconds: for programs with unix
-	// sockets whose path has to stay.
-	Unlinks bool
-}
-
 // Install puts the filter on the calling thread, for good: the goroutine must be locked to a thread (runtime.LockOSThread) that
 // ends with it, and must not be on the main thread. What is forked from the thread inherits the filter. It blocks for some
 // microseconds. The error says what the kernel or a sandbox does not allow, with the remedy.
-func Install(o Options) (*Filter, error) {
+func Install() (*Filter, error) {
 	if auditArch == 0 {
 		return nil, fmt.Errorf("cannot watch bind on %s: only amd64 and arm64 are supported", runtime.GOARCH)
 	}
@@ -40,7 +33,7 @@ func Install(o Options) (*Filter, error) {
 		return nil, err
 	}
 	f := &Filter{Killable: true}
-	fd, err := f.install(program(o.Unlinks))
+	fd, err := f.install()
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -74,7 +67,8 @@ func ownProc() error {
 const setFlags = 0x40082104
 
 // install tries the best way first: without no_new_privs (CAP_SYS_ADMIN), and not to be interrupted (5.19).
-func (f *Filter) install(code []unix.SockFilter) (int, error) {
+func (f *Filter) install() (int, error) {
+	code := program()
 	prog := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
 	flags := uintptr(unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
 	for {

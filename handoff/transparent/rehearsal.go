@@ -66,6 +66,9 @@ func (r *Rehearsal) Handle(c *Call) Answer {
 	return Answer{}
 }
 
+// Unlinks is false.
+func (r *Rehearsal) Unlinks() bool { return false }
+
 // Verdict is nil if everything happened as it should; code is the exit code of RehearsalMain.
 func (r *Rehearsal) Verdict(code int) error {
 	r.mu.Lock()
@@ -135,7 +138,7 @@ func Probe() (noNewPrivs bool, err error) {
 	onFreshThread(func() {
 		defer close(done)
 		var f *Filter
-		if f, err = Install(Options{}); err == nil {
+		if f, err = Install(); err == nil {
 			noNewPrivs = f.NoNewPrivs
 			_ = f.Close()
 		}

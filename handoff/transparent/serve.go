@@ -105,7 +105,12 @@ func ioctl(fd, request uintptr, arg unsafe.Pointer) error {
 
 // serveOne looks, asks, and answers.
 func (f *Filter) serveOne(fd int, n *notification, h Handler, logf func(string, ...any)) {
-	c, known := f.look(n)
+	unlink := n.nr == sysUnlink || n.nr == unix.SYS_UNLINKAT
+	var c *Call
+	known := false
+	if !unlink || h.Unlinks() {
+		c, known = f.look(n)
+	}
 	var a Answer
 	if known {
 		a = ask(h, c, logf)

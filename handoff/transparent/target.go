@@ -154,7 +154,7 @@ func (c *Call) readAddress(n *notification, dir string, direct bool) error {
 		if err := c.readIdentity(); err != nil {
 			return err
 		}
-		return c.resolve(dir, atCWD)
+		return c.resolve(dir)
 	}
 	if c.Family != unix.AF_INET && c.Family != unix.AF_INET6 {
 		return nil
@@ -168,17 +168,11 @@ func (c *Call) readAddress(n *notification, dir string, direct bool) error {
 	return nil
 }
 
-// atCWD is AT_FDCWD as the kernel sees it in a register.
-const atCWD = -100
-
 // readUnlink reads what is to be removed. Folders are nobody's socket.
 func (c *Call) readUnlink(n *notification, dir string, direct bool) error {
-	at, path := atCWD, n.args[0]
+	path := n.args[0]
 	if n.nr != sysUnlink {
-		at, path = int(int32(n.args[0])), n.args[1]
-		if n.args[2] != 0 {
-			return nil
-		}
+		path = n.args[1]
 	}
 	b := make([]byte, unix.PathMax)
 	size, err := peekString(c.TID, dir, path, b, direct)
@@ -186,17 +180,13 @@ func (c *Call) readUnlink(n *notification, dir string, direct bool) error {
 		return err
 	}
 	c.Path = string(b[:size])
-	return c.resolve(dir, at)
+	return c.resolve(dir)
 }
 
 // resolve makes Path absolute, as the program sees it, and tells whether we see the same.
-func (c *Call) resolve(dir string, at int) error {
+func (c *Call) resolve(dir string) error {
 	if !strings.HasPrefix(c.Path, "/") {
-		base := dir + "/cwd"
-		if at != atCWD {
-			base = dir + "/fd/" + strconv.Itoa(at)
-		}
-		from, err := readlink(base)
+		from, err := readlink(dir + "/cwd")
 		if err != nil {
 			return err
 		}

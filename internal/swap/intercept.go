@@ -42,7 +42,7 @@ func (c *child) intercept(spec *reaper.Spec) {
 	}
 	spec.Thread = func() error {
 		c.closeFilter()
-		c.filter, c.blind = transparent.Install(transparent.Options{Unlinks: c.app.Sockets.HoldsPaths()})
+		c.filter, c.blind = transparent.Install()
 		return c.blind
 	}
 }
@@ -167,6 +167,9 @@ func (c *child) shown(ctx context.Context, must bool) error {
 			return <-configured // the more telling error, if there is one
 		}
 	}
+	if c.lease.Progress().Configured == 0 {
+		return nil // what was configured is held as the app binds it
+	}
 	select {
 	case err := <-configured:
 		return err
@@ -287,7 +290,7 @@ func (a *App) TryInterception(ctx context.Context) (time.Duration, error) {
 	defer null.Close()
 	spec.Files = []int{rawFD(null), rawFD(null), rawFD(null)}
 	var f *transparent.Filter
-	spec.Thread = func() (err error) { f, err = transparent.Install(transparent.Options{}); return err }
+	spec.Thread = func() (err error) { f, err = transparent.Install(); return err }
 	p, err := a.Reaper.Start(spec)
 	if err != nil {
 		return 0, err
