@@ -1,4 +1,4 @@
-# Targets: build demo test lint bench docs. CI runs .ci/run, which runs `make test`.
+# Targets: build demo test lint bench docs servers. CI runs .ci/run, which runs `make test`.
 
 GO      ?= go
 BIN     ?= bin
@@ -13,7 +13,7 @@ LDFLAGS := -s -w \
 	-X github.com/hotswap-init/entrypoint/reaper.preemptOff=1 \
 	-X main.version=$(VERSION)
 
-.PHONY: build demo test lint bench docs
+.PHONY: build demo test lint bench docs servers
 
 build:
 	@mkdir -p $(BIN)
@@ -39,3 +39,8 @@ bench:
 
 docs:
 	$(GO) run ./cmd/entrypoint config --markdown > docs/environment.md
+
+# Swaps every server of the matrix under load and writes down what was counted.
+servers:
+	bash integration/packages.sh
+	INTEGRATION_TABLE=$(CURDIR)/docs/servers.md REQUIRE_ENGINES=docker $(GO) test -tags integration -run '^TestStacks$$' -count=1 -parallel 4 -timeout 30m ./integration

@@ -60,7 +60,7 @@ func run(quick bool) error {
 	}
 	fmt.Println("| what | entrypoint | yardstick | ratio | budget |\n|---|---|---|---|---|")
 	for _, measure := range []func() ([]line, error){
-		b.start, b.forward, b.orphans, b.idle, b.requests, b.steering, b.firstRequest,
+		b.start, b.starts, b.rehearsal, b.calls, b.forward, b.orphans, b.idle, b.requests, b.steering, b.firstRequest,
 	} {
 		lines, err := measure()
 		if err != nil {

@@ -28,7 +28,7 @@ func (l *loader) check() {
 // comesLater reports whether the design knows a value that this version does
 // not have.
 func comesLater(name, value string) bool {
-	return name == Prefix+"HANDOFF" && (value == "transparent" || value == "proxy")
+	return name == Prefix+"HANDOFF" && value == "proxy"
 }
 
 func (l *loader) checkChoices() {

@@ -33,17 +33,33 @@ const (
 	undecided                // the kernel does not tell
 )
 
-// Accepted blocks until the generation has accepted one connection of ours on every held stream socket, or ctx ends. The
+// Accepted blocks until the generation has accepted one connection of ours on every held stream socket (of learned
+// addresses: on which it listens), or ctx ends. The
 // proof is exact: the kernel shows whether the server's end of our connection has been given to a process. Clients
 // notice nothing; the program sees one connection that is closed without a byte (with defer_accept: an empty line).
 //
 // On a shared socket that several generations serve, the accepted socket must be among the descriptors of one of
 // pids(); where those cannot be read the error is ErrNotSteerable. It is ErrNoStream if no stream socket is held.
 func (s *Set) Accepted(ctx context.Context, gen int, pids func() []int) error {
+	return s.acceptedWhere(ctx, gen, pids, func(*held) bool { return true })
+}
+
+// AcceptedConfigured is Accepted for the configured addresses alone.
+func (s *Set) AcceptedConfigured(ctx context.Context, gen int, pids func() []int) error {
+	return s.acceptedWhere(ctx, gen, pids, func(h *held) bool { return !h.learned })
+}
+
+// AcceptedLearned is Accepted for the addresses alone that the generation listens on by itself.
+func (s *Set) AcceptedLearned(ctx context.Context, gen int, pids func() []int) error {
+	return s.acceptedWhere(ctx, gen, pids, func(h *held) bool { return h.learned })
+}
+
+func (s *Set) acceptedWhere(ctx context.Context, gen int, pids func() []int, which func(*held) bool) error {
 	s.mu.Lock()
 	var streams []*held
+	l := s.leases[gen]
 	for _, h := range s.held {
-		if h.addr.stream() && h.addr.Scheme != "" {
+		if h.addr.stream() && h.addr.Scheme != "" && which(h) && (!h.learned || l != nil && l.slotOf(h) != nil) {
 			streams = append(streams, h)
 		}
 	}
@@ -63,6 +79,11 @@ func (s *Set) Accepted(ctx context.Context, gen int, pids func() []int) error {
 func (s *Set) acceptedOn(ctx context.Context, h *held, gen int, pids func() []int) error {
 	for {
 		ok, err := s.probeOnce(ctx, h, gen, pids)
+		if ok {
+			s.mu.Lock()
+			h.proved = true
+			s.mu.Unlock()
+		}
 		switch {
 		case ok || errors.Is(err, ErrNotSteerable):
 			return err
@@ -117,7 +138,7 @@ func (h *held) probeAddr() netip.Addr {
 	if h.at.family == unix.AF_INET6 && h.at.ip.IsUnspecified() && !h.at.v6only {
 		return loopback4
 	}
-	return reachable(h.at.ip)
+	return reachable(h.at.host())
 }
 
 // deferring reports whether the listener waits for data before it shows a connection (TCP_DEFER_ACCEPT), whoever asked for it.

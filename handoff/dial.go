@@ -169,9 +169,9 @@ func (h *held) answersAs(host string, version byte) netip.Addr {
 		if version == '4' && !ip.Is4() || version == '6' && ip.Is4() {
 			continue
 		}
-		if !h.at.ip.IsUnspecified() {
-			if ip.IsUnspecified() || ip == h.at.ip {
-				return h.at.ip
+		if own := h.at.host(); !own.IsUnspecified() {
+			if ip.IsUnspecified() || ip == own {
+				return own
 			}
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,6 +28,15 @@ type held struct {
 	current *slot
 	pairs   []pair
 	lost    bool // the unix path was reported to be somebody else's
+
+	proved  bool          // some generation has accepted a connection of ours
+	grouped bool          // even a shared socket has SO_REUSEPORT: others stand beside it until they listen
+	learned bool          // from a program's bind, not configured
+	owned   bool          // learned, and some generation had the traffic
+	extra   []setting     // what the program that listened last had set on its own socket
+	lag     time.Duration // from that generation's lease until it listened
+	claims  int           // how many generations have listened
+	expiry  *time.Timer   // gives the address up
 }
 
 // swappable reports whether generations have slots of their own.
@@ -77,7 +87,7 @@ func (s *Set) addSlot(h *held) (*slot, error) {
 
 func (s *Set) joinGroup(h *held) (*slot, error) {
 	sl := &slot{color: s.freeColor(h)}
-	fd, err := openSocket(&h.addr, h.at, true, sl.color)
+	fd, err := openSocket(&h.addr, h.at, true, sl.color, h.extra...)
 	if err != nil {
 		return nil, err
 	}
@@ -132,6 +142,7 @@ func (h *held) point(sl *slot) error {
 	case modeSteered:
 		err = h.program(sl)
 	case modeRenamed:
+		h.adoptMode(sl)
 		err = placeUnix(sl.hidden, h.addr.Path)
 	}
 	if err == nil {

@@ -3,12 +3,19 @@ package handoff
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 )
 
 // Lease is one generation's right to its slots. Make one with Set.Lease. All methods are safe for concurrent use.
 type Lease struct {
 	set *Set
 	gen int
+
+	// What follows is for programs that bind by themselves, and belongs to the Set's lock.
+	since time.Time
+	notes notes
+	met   map[*held]bool // learned addresses on which the generation has listened
 }
 
 // errClosed is what methods return after Close.
@@ -27,12 +34,15 @@ func (s *Set) Lease(gen int) (*Lease, error) {
 		return nil, fmt.Errorf("internal error: generation %d has a lease already or is no generation", gen)
 	}
 	for _, h := range s.held {
+		if h.learned {
+			continue // when it listens
+		}
 		if err := s.leaseOne(h, gen); err != nil {
 			s.release(gen)
 			return nil, err
 		}
 	}
-	l := &Lease{set: s, gen: gen}
+	l := &Lease{set: s, gen: gen, since: time.Now(), met: map[*held]bool{}}
 	s.leases[gen] = l
 	return l, nil
 }
@@ -89,8 +99,13 @@ func (s *Set) Steer(gen int) error {
 			return errors.Join(err, s.steerBack(before[:i]))
 		}
 	}
+	if gen > s.active {
+		s.steered++
+	}
+	s.active = gen
 	for i, h := range s.held {
 		if before[i] != h.current {
+			h.owned = true
 			s.traded(h, before[i])
 		}
 	}
@@ -105,7 +120,7 @@ func (s *Set) steerOne(h *held, gen int) error {
 		return err
 	}
 	to := h.slotOf(gen)
-	if to == h.current {
+	if to == h.current || to == nil && h.learned { // it has not listened there, or never will: see expire
 		return nil
 	}
 	if err := h.point(to); err != nil {
@@ -149,13 +164,14 @@ func (l *Lease) Release() {
 		return
 	}
 	delete(s.leases, l.gen)
+	l.dropUnlistened()
 	if !s.closed {
 		s.release(l.gen)
 	}
 }
 
 func (s *Set) release(gen int) {
-	for _, h := range s.held {
+	for _, h := range slices.Clone(s.held) {
 		if !h.swappable() {
 			continue
 		}
@@ -166,9 +182,13 @@ func (s *Set) release(gen int) {
 		if err := h.check(); err != nil {
 			s.logf("%v", err)
 		}
-		if sl.gen = 0; sl == h.current {
+		switch sl.gen = 0; {
+		case sl == h.current:
 			sl.phase = idle
-		} else {
+			s.expire(h)
+		case h.learned && !h.owned:
+			s.dropAddress(h) // only a refused candidate ever had it
+		default:
 			s.retire(h, sl)
 		}
 	}
@@ -205,7 +225,8 @@ type File struct {
 	Port int
 }
 
-// Files lists the generation's descriptors in configured order, adopted ones last. It is empty after Release.
+// Files lists the generation's descriptors of configured addresses in their order, adopted ones last. It is empty after
+// Release.
 func (l *Lease) Files() []File {
 	s := l.set
 	s.mu.Lock()
@@ -215,7 +236,7 @@ func (l *Lease) Files() []File {
 	}
 	var out []File
 	for _, h := range s.held {
-		if sl := h.slotOf(l.gen); sl != nil {
+		if sl := h.slotOf(l.gen); sl != nil && !h.learned {
 			out = append(out, File{Name: h.addr.Name, Raw: h.addr.Raw, FD: sl.fd, Port: h.at.port})
 		}
 	}
@@ -230,6 +251,8 @@ type SocketStatus struct {
 	// Mode is "steered", "renamed" or "shared"; Why says why an address is shared.
 	Mode string `json:"mode"`
 	Why  string `json:"why,omitempty"`
+	// Learned is true if the address is not configured but one that the app binds by itself.
+	Learned bool `json:"learned,omitempty"`
 	// Slots are the sockets behind the address; a shared one has a single slot of generation 0.
 	Slots []SlotStatus `json:"slots"`
 }
@@ -253,13 +276,17 @@ func (s *Set) Status() []SocketStatus {
 		if err := h.check(); err != nil {
 			s.logf("%v", err)
 		}
-		st := SocketStatus{Name: h.addr.Name, Address: h.String(), Mode: h.mode, Why: h.why, Slots: []SlotStatus{}}
-		for _, sl := range h.slots {
-			if sl.phase != spare {
-				st.Slots = append(st.Slots, SlotStatus{Generation: sl.gen, Queue: sl.queue(&h.addr), Current: sl == h.current})
-			}
-		}
-		out = append(out, st)
+		out = append(out, h.status())
 	}
 	return out
+}
+
+func (h *held) status() SocketStatus {
+	st := SocketStatus{Name: h.addr.Name, Address: h.String(), Mode: h.mode, Why: h.why, Learned: h.learned, Slots: []SlotStatus{}}
+	for _, sl := range h.slots {
+		if sl.phase != spare {
+			st.Slots = append(st.Slots, SlotStatus{Generation: sl.gen, Queue: sl.queue(&h.addr), Current: sl == h.current})
+		}
+	}
+	return st
 }

@@ -20,16 +20,16 @@ type Load struct {
 
 // Milliseconds after which a connection whose last data both ways is that old is idle.
 const (
-	busyRecent = 100  // an answer just sent: more may follow
+	// busyRecent: something was sent lately. An answer may come in pieces, with pauses; and where request and answer came in one
+	// tick of the kernel's clock, or the request in the tick of the last answer, only time can tell.
+	busyRecent = 1000
 	busyNew    = 1000 // accepted, and nobody has said anything: the request is on its way, or the program has not looked yet
-	busyTied   = 1000 // request and answer in one clock tick, or a request that began in the tick of the last answer: wait
 )
 
 // busy reports whether there is, or may be, work on an open connection: bytes that the program has not read, bytes that
-// the client has not confirmed, or a request without an answer, which is data received later than the last data sent.
-// The kernel's clock ticks every 1 to 10 ms, so equal times say nothing; such a connection counts as busy for a
-// second, and so does one that was accepted and on which nobody has said anything yet: programs drop those most easily.
-// Where there are no times (no sock_diag), every open connection counts as busy.
+// the client has not confirmed, a request without an answer, which is data received later than the last data sent, or an answer
+// that may not be at its end. So does one that was accepted and on which nobody has said anything yet: programs drop those most
+// easily. Where there are no times (no sock_diag), every open connection counts as busy.
 func busy(c *tcpConn) bool {
 	switch {
 	case c.rqueue > 0 || c.wqueue > 0 || !c.timed:
@@ -40,8 +40,6 @@ func busy(c *tcpConn) bool {
 		return true
 	case c.recvAge < c.sentAge:
 		return true
-	case c.recvAge == c.sentAge:
-		return c.sentAge < busyTied
 	}
 	return c.sentAge < busyRecent
 }
@@ -89,7 +87,10 @@ func (l *Lease) loadJobs() ([]loadJob, Load, error) {
 		if err := h.check(); err != nil {
 			s.logf("%v", err)
 		}
-		sl := h.slotOf(l.gen)
+		sl := l.slotOf(h)
+		if sl == nil && h.learned {
+			continue // it has nothing there
+		}
 		alone := s.cfg.Shared || len(s.leases) == 1
 		if sl == nil || !h.swappable() && !alone {
 			load.Known = false
@@ -109,6 +110,9 @@ func (l *Lease) loadJobs() ([]loadJob, Load, error) {
 
 func (h *held) loadJob(sl *slot) loadJob {
 	j := loadJob{inet: h.addr.inet(), at: h.at, color: sl.color, left: sl.left, all: !h.swappable(), name: sl.hidden}
+	if sl.name != "" {
+		j.name = sl.name
+	}
 	if j.name == "" {
 		j.name = h.addr.Path
 	}
@@ -180,7 +184,7 @@ func (j *loadJob) mine(c *tcpConn) bool {
 
 // here reports whether a connection to the local address could be one of the place.
 func (j *loadJob) here(local netip.Addr) bool {
-	return j.at.ip.IsUnspecified() || j.at.ip.WithZone("") == local
+	return j.at.host().IsUnspecified() || j.at.host().WithZone("") == local
 }
 
 // snapshot writes down what a slot has at the moment in which it lost the traffic, taken just after the switch: for a

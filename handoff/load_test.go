@@ -23,7 +23,8 @@ func TestBusy(t *testing.T) {
 		{"first request", tcpConn{timed: true, segsIn: 1, sentAge: 9000, recvAge: 9000}, true},
 		{"request after answer", tcpConn{timed: true, segsIn: 2, segsOut: 1, sentAge: 9000, recvAge: 8000}, true},
 		{"answered just now", tcpConn{timed: true, segsIn: 2, segsOut: 2, sentAge: 50, recvAge: 90}, true},
-		{"answered", tcpConn{timed: true, segsIn: 2, segsOut: 2, sentAge: 150, recvAge: 190}, false},
+		{"answered", tcpConn{timed: true, segsIn: 2, segsOut: 2, sentAge: 1500, recvAge: 1900}, false},
+		{"an answer in pieces", tcpConn{timed: true, segsIn: 2, segsOut: 2, sentAge: 600, recvAge: 1900}, true},
 		{"one tick, lately", tcpConn{timed: true, segsIn: 2, segsOut: 2, sentAge: 500, recvAge: 500}, true},
 		{"one tick, long ago", tcpConn{timed: true, segsIn: 2, segsOut: 2, sentAge: 1500, recvAge: 1500}, false},
 	} {

@@ -50,33 +50,36 @@ func (h *held) repairPath() error {
 	return placeUnix(sl.hidden, h.addr.Path)
 }
 
-// watchPaths starts the goroutine that calls Repair when a name disappears from the directory of a held path.
+// watchPaths watches the folders of all held paths.
 func (s *Set) watchPaths() error {
-	dirs := map[string]bool{}
 	for _, h := range s.held {
-		if h.current.hidden != "" {
-			dirs[filepath.Dir(h.addr.Path)] = true
+		if h.current.hidden == "" {
+			continue
+		}
+		if err := s.watchFolder(filepath.Dir(h.addr.Path)); err != nil {
+			return err
 		}
 	}
-	if len(dirs) == 0 {
-		return nil
-	}
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err != nil {
-		return fmt.Errorf("inotify: %w", err)
-	}
-	for d := range dirs {
-		if _, err := unix.InotifyAddWatch(fd, d, unix.IN_DELETE|unix.IN_MOVED_FROM|unix.IN_ONLYDIR); err != nil {
-			_ = unix.Close(fd)
-			return fmt.Errorf("inotify %q: %w", d, err)
+	return nil
+}
+
+// watchFolder makes Repair be called when a name disappears from a folder. Watching one twice does nothing more.
+func (s *Set) watchFolder(dir string) error {
+	if s.watch == nil {
+		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+		if err != nil {
+			return fmt.Errorf("inotify: %w", err)
 		}
+		s.watchFD, s.watch = fd, os.NewFile(uintptr(fd), "inotify")
+		s.wg.Add(1)
+		go func(f *os.File) {
+			defer s.wg.Done()
+			s.repairOnEvents(f)
+		}(s.watch)
 	}
-	s.watch = os.NewFile(uintptr(fd), "inotify")
-	s.wg.Add(1)
-	go func() {
-		defer s.wg.Done()
-		s.repairOnEvents(s.watch)
-	}()
+	if _, err := unix.InotifyAddWatch(s.watchFD, dir, unix.IN_DELETE|unix.IN_MOVED_FROM|unix.IN_ONLYDIR); err != nil {
+		return fmt.Errorf("inotify %q: %w", dir, err)
+	}
 	return nil
 }
 

@@ -28,10 +28,15 @@ type Config struct {
 	// Shared promises that generations never overlap (one ends before the next is started): one socket for all of them,
 	// and whoever accepts is the candidate.
 	Shared bool
+	// Learn lets leases answer for programs that bind by themselves (Lease.Handle).
+	Learn bool
 	// Adopt lists sockets that we were started with (Adoptable). The Set owns them from Open on.
 	Adopt []Adopted
 	// Logf gets what no call can return; nil drops it. It must not call the Set.
 	Logf func(format string, args ...any)
+	// Learned is told of each address that is held from now on because a program binds it, with the number of its
+	// generation. It must not call the Set. nil: nobody is told.
+	Learned func(gen int, s SocketStatus)
 }
 
 // Set holds addresses. Make one with Open. All methods are safe for concurrent use.
@@ -48,14 +53,21 @@ type Set struct {
 	lastColor uint8
 	closed    bool
 	watch     *os.File // inotify, nil without renamed paths
+	watchFD   int      // its descriptor, which os.File would make blocking if asked for it
 	relaying  chan struct{}
+
+	active      int           // the generation that was steered to last
+	steered     int           // how many different ones were, in their order
+	growth      chan struct{} // closed and made anew when a generation gets a slot by itself
+	natives     []Native
+	colorsTried bool
 }
 
 // Open opens all addresses and listens on them at once; adopted sockets that are no configured address follow them. It
 // must be called while we still have the privileges that ports, owners and GroupUID need; every Lease opens more
 // slots, so those privileges must last. On error everything is closed, adopted sockets too.
 func Open(addrs []Address, c Config) (*Set, error) {
-	s := &Set{cfg: c, leases: map[int]*Lease{}, relaying: make(chan struct{}, maxRelayed)}
+	s := &Set{cfg: c, leases: map[int]*Lease{}, relaying: make(chan struct{}, maxRelayed), growth: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.colored = c.Steer && !c.Shared && slices.ContainsFunc(addrs, func(a Address) bool { return a.inet() && a.stream() }) && colorsWork()
 	adopted := examineAll(c.Adopt)
@@ -86,7 +98,7 @@ func (s *Set) openAddress(a Address, adopted *[]*held) (*held, error) {
 	if h := takeAdopted(&a, adopted); h != nil {
 		return h, nil
 	}
-	h := &held{addr: a, mode: modeSteered}
+	h := &held{addr: a, mode: modeSteered, grouped: s.cfg.Learn}
 	if !a.inet() {
 		h.mode = modeRenamed
 	}
@@ -179,7 +191,7 @@ func (s *Set) openGroup(h *held) error {
 
 // openShared opens the one socket of a shared internet address.
 func (h *held) openShared() error {
-	fd, err := openSocket(&h.addr, h.at, false, 0)
+	fd, err := openSocket(&h.addr, h.at, h.grouped, 0, h.extra...)
 	if err != nil {
 		return err
 	}
@@ -241,6 +253,9 @@ func (s *Set) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, h := range s.held {
+		if h.expiry != nil {
+			h.expiry.Stop()
+		}
 		errs = append(errs, h.closeAll())
 	}
 	return errors.Join(errs...)

@@ -20,7 +20,8 @@ type slot struct {
 	fd     int
 	inode  uint64
 	color  uint8  // 0: cannot be told by colour
-	hidden string // unix: the name the socket is bound to
+	hidden string // unix: a name of the socket's own beside the path
+	name   string // unix: the name that it is bound to, if that is another one
 	node   node   // unix: what that name refers to
 	phase  phase
 	gen    int  // of the lease, 0 without one

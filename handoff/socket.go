@@ -116,8 +116,8 @@ func addrPortOf(sa unix.Sockaddr) netip.AddrPort {
 func (p place) String() string { return joinHostPort(p.ip.String(), p.port) }
 
 // openSocket makes one bound socket at p, listening if it is TCP. The descriptor is blocking, close-on-exec, and
-// belongs to the caller. group makes it a member of the SO_REUSEPORT group there.
-func openSocket(a *Address, p place, group bool, color uint8) (int, error) {
+// belongs to the caller. group makes it a member of the SO_REUSEPORT group there; extra is set before it is bound.
+func openSocket(a *Address, p place, group bool, color uint8, extra ...setting) (int, error) {
 	typ, proto := unix.SOCK_DGRAM, unix.IPPROTO_UDP
 	if a.stream() {
 		typ, proto = unix.SOCK_STREAM, unix.IPPROTO_TCP
@@ -132,17 +132,18 @@ func openSocket(a *Address, p place, group bool, color uint8) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("socket: %w", err)
 	}
-	if err := setUpSocket(fd, a, p, group, color); err != nil {
+	if err := setUpSocket(fd, a, p, group, color, extra); err != nil {
 		_ = unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil
 }
 
-func setUpSocket(fd int, a *Address, p place, group bool, color uint8) error {
+func setUpSocket(fd int, a *Address, p place, group bool, color uint8, extra []setting) error {
 	if err := setInetOptions(fd, a, p, group); err != nil {
 		return err
 	}
+	replay(fd, extra)
 	sa, err := p.sockaddr()
 	if err != nil {
 		return err

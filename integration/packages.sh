@@ -1,13 +1,22 @@
 #!/bin/bash
 # Installs what the integration tests need, or with the word demo only what the demo
 # needs: as root on Debian by itself, elsewhere it says what is missing. Prints nothing
-# when all is there. No service is started.
+# when all is there. No service is started, also not by a package that comes with one.
 set -euo pipefail
 
 declare -A package=(
 	[dockerd]=docker.io [docker]=docker.io [runc]=runc [unshare]=util-linux [nsenter]=util-linux
 	[tar]=tar [tini]=tini [dumb-init]=dumb-init [gunicorn]=gunicorn [node]=nodejs [perl]=perl
 	[start_server]=libserver-starter-perl [make]=make [gcc]=gcc [busybox]=busybox-static
+	[nginx]=nginx [haproxy]=haproxy [apache2]=apache2-bin [lighttpd]=lighttpd [caddy]=caddy [socat]=socat
+	[redis-server]=redis-server [memcached]=memcached [uvicorn]=uvicorn [uwsgi]="uwsgi-core uwsgi-plugin-python3"
+	[javac]=default-jdk-headless [puma]=puma [unicorn]=unicorn [php]=php-cli [starman]=starman [erl]=erlang-base [tclsh]=tcl
+)
+# What is a library and no program: a file of it, or for Python a module.
+declare -A header=([event2/http.h]=libevent-dev [microhttpd.h]=libmicrohttpd-dev [stdlib.h]=libc6-dev) # the race detector needs the last one
+declare -A module=(
+	[systemd.daemon]=python3-systemd [tornado]=python3-tornado [aiohttp]=python3-aiohttp
+	[waitress]=python3-waitress [twisted.web]=python3-twisted
 )
 
 programs=("${!package[@]}")
@@ -15,11 +24,15 @@ programs=("${!package[@]}")
 
 missing=()
 for program in "${programs[@]}"; do
-	command -v "$program" >/dev/null || missing+=("${package[$program]}")
+	command -v "$program" >/dev/null || missing+=(${package[$program]})
 done
 if [ "${1:-}" != demo ]; then
-	[ -e /usr/include/stdlib.h ] || missing+=(libc6-dev) # the race detector links with the C library
-	/usr/bin/python3 -c 'import systemd.daemon' 2>/dev/null || missing+=(python3-systemd)
+	for file in "${!header[@]}"; do
+		[ -e "/usr/include/$file" ] || missing+=("${header[$file]}")
+	done
+	for name in "${!module[@]}"; do
+		/usr/bin/python3 -c "import $name" 2>/dev/null || missing+=("${module[$name]}")
+	done
 fi
 [ ${#missing[@]} -gt 0 ] || exit 0
 
@@ -29,7 +42,13 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
 fi
 echo "installing: ${missing[*]}"
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+policy=
+trap 'rm -f "$log" $policy' EXIT
+if [ ! -e /usr/sbin/policy-rc.d ]; then # the answer 101 keeps packages from starting their services
+	policy=/usr/sbin/policy-rc.d
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+fi
 {
 	apt-get update -qq &&
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"

@@ -275,9 +275,13 @@ type status struct {
 	}
 	Sockets []struct {
 		Name, Address, Mode, Why string
+		Learned                  bool
 	}
-	LastSwaps []swapRecord `json:"last_swaps"`
-	Reaped    struct {
+	LastSwaps  []swapRecord `json:"last_swaps"`
+	Handoff    string
+	HandoffWhy string                          `json:"handoff_why"`
+	NotHeld    []struct{ Address, Why string } `json:"not_held"`
+	Reaped     struct {
 		Children, Orphans uint64
 	}
 }

@@ -36,6 +36,11 @@ type Spec struct {
 	// ParentDeathSignal is sent to the child when this process is gone; 0: none. Children that have one are forked from
 	// one thread that lives as long as Run, because the kernel means the thread that forked.
 	ParentDeathSignal syscall.Signal
+	// Thread, if not nil, is called first on a fresh thread, from which the child is then forked, and which ends
+	// afterwards (with a ParentDeathSignal: after the child): for what a child inherits from a thread alone and that the
+	// thread cannot get rid of, such as a seccomp filter. It is called again if the start has to be tried again. Its
+	// error is the start's.
+	Thread func() error
 }
 
 // Credential is whom a child runs as.
@@ -99,10 +104,14 @@ func (r *Reaper) start(s Spec) (*Process, error) {
 	a.pipe = uintptr(pipe[1])
 	var p *Process
 	fork := func() { p, err = r.fork(a) }
-	if s.ParentDeathSignal != 0 {
-		fork = r.onForkThread(fork)
+	switch {
+	case s.Thread != nil:
+		p, err = r.onOwnThread(s, a)
+	case s.ParentDeathSignal != 0:
+		r.onForkThread(fork)()
+	default:
+		fork()
 	}
-	fork()
 	unix.Close(pipe[1])
 	defer unix.Close(pipe[0])
 	if err != nil {
@@ -160,6 +169,34 @@ func (r *Reaper) onForkThread(f func()) func() {
 			f() // Run is over: nothing lives much longer
 		}
 	}
+}
+
+// onOwnThread forks from a thread of its own, after s.Thread has prepared it. The goroutine is never unlocked from it, so
+// the runtime ends both together. The main thread would be parked instead, and would keep what it was given: if the
+// goroutine happens to be on it, another one is tried while this one keeps it.
+func (r *Reaper) onOwnThread(s Spec, a *forkArgs) (p *Process, err error) {
+	started := make(chan struct{})
+	var run func()
+	run = func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			go run()
+			<-started
+			runtime.UnlockOSThread()
+			return
+		}
+		if err = s.Thread(); err == nil {
+			p, err = r.fork(a)
+		}
+		child := p // the caller's from now on
+		close(started)
+		if child != nil && s.ParentDeathSignal != 0 {
+			<-child.Done() // the kernel takes the end of the thread that forked for the parent's
+		}
+	}
+	go run()
+	<-started
+	return p, err
 }
 
 // outcome reads what the child says of its way to exec: nothing, if it got there.

@@ -3,6 +3,7 @@ package reaper
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -491,4 +492,79 @@ func TestLookupUser(t *testing.T) {
 	if _, _, _, err := LookupUser("no-such-user"); err == nil {
 		t.Error("found nobody")
 	}
+}
+
+// A start with a Thread prepares the very thread that forks, and that thread ends.
+func TestStartFromItsOwnThread(t *testing.T) {
+	before := threads(t)
+	for _, death := range []syscall.Signal{0, syscall.SIGKILL} {
+		prepared := 0
+		p, err := all.Start(Spec{
+			Path: "/bin/sh", Args: []string{"sh", "-c", "grep NoNewPrivs /proc/self/status"}, Umask: -1, ParentDeathSignal: death,
+			Files: []int{-1, pipeTo(t, "NoNewPrivs:\t1\n"), 2},
+			Thread: func() error {
+				if unix.Gettid() == unix.Getpid() {
+					t.Error("the main thread was prepared: it would never end")
+				}
+				prepared++
+				return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st := wait(t, p); !st.Success() || prepared != 1 {
+			t.Errorf("%v, prepared %d times", st, prepared)
+		}
+	}
+	if got, _ := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); got != 0 {
+		t.Error("another thread of ours has it too")
+	}
+	for until := time.Now().Add(limit); prepared(t) > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("%d prepared threads are left, %d threads before", prepared(t), before)
+		}
+	}
+	_, err := all.Start(Spec{Path: "/bin/true", Umask: -1, Thread: func() error { return unix.EBUSY }})
+	if !errors.Is(err, unix.EBUSY) {
+		t.Errorf("a failing Thread gave %v", err)
+	}
+}
+
+// threads counts the threads of this process, prepared those with no_new_privs.
+func threads(t *testing.T) int { t.Helper(); return countThreads(t, "Pid:") }
+
+func prepared(t *testing.T) int { t.Helper(); return countThreads(t, "NoNewPrivs:\t1") }
+
+func countThreads(t *testing.T, line string) int {
+	t.Helper()
+	files, err := filepath.Glob("/proc/self/task/*/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, f := range files {
+		if text, err := os.ReadFile(f); err == nil && strings.Contains(string(text), "\n"+line) {
+			n++
+		}
+	}
+	return n
+}
+
+// pipeTo is the writing end of a pipe out of which want has to come before the test ends.
+func pipeTo(t *testing.T, want string) int {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		w.Close()
+		got, err := io.ReadAll(r)
+		r.Close()
+		if err != nil || string(got) != want {
+			t.Errorf("it wrote %q (%v), want %q", got, err, want)
+		}
+	})
+	return int(w.Fd())
 }

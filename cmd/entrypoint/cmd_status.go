@@ -62,6 +62,9 @@ func statusPage(s *swap.Status, now time.Time) string {
 	if len(s.Sockets) > 0 {
 		b.WriteString("\n" + socketTable(s.Sockets))
 	}
+	if len(s.NotHeld) > 0 {
+		b.WriteString("\n" + notHeldTable(s.NotHeld))
+	}
 	return b.String()
 }
 
@@ -168,12 +171,23 @@ func socketTable(sockets []handoff.SocketStatus) string {
 	var rows [][]string
 	for _, s := range sockets {
 		mode := s.Mode
+		if s.Learned {
+			mode += ", learned"
+		}
 		if s.Why != "" {
 			mode += ": " + s.Why
 		}
 		rows = append(rows, []string{s.Name, s.Address, slots(s.Slots), mode})
 	}
 	return table([]column{{"SOCKET", false}, {"ADDRESS", false}, {"TRAFFIC", false}, {"MODE", false}}, rows, width)
+}
+
+func notHeldTable(natives []handoff.Native) string {
+	var rows [][]string
+	for _, n := range natives {
+		rows = append(rows, []string{n.Address, n.Why})
+	}
+	return table([]column{{"NOT HELD", false}, {"WHY", false}}, rows, width)
 }
 
 // slots says which generation new connections go to, and where connections wait.

@@ -32,6 +32,7 @@ type initProcess struct {
 	sockets *handoff.Set
 	app     *swap.App
 	sup     *swap.Supervisor
+	mode    *mode
 	control *control.Server // nil: it could not be opened
 	up      *upward
 	changed chan struct{} // something changed: there is room for one such news
@@ -67,6 +68,7 @@ func (p *initProcess) serve() swap.Ending {
 	reap, stopReaping := context.WithCancel(context.Background())
 	var reaping sync.WaitGroup
 	reaping.Go(func() { p.logError("reaper", p.reaper.Run(reap)) })
+	ready := p.rehearse(ctx)
 	p.wg.Go(func() { p.forwardSignals(ctx) })
 	p.wg.Go(func() { p.serveControl(ctx) })
 	if len(p.watched) > 0 {
@@ -76,8 +78,12 @@ func (p *initProcess) serve() swap.Ending {
 		p.wg.Go(func() { p.up.run(ctx) })
 	}
 	p.wg.Go(func() { p.trim(ctx) })
-	ending := p.sup.Run(context.Background())
+	ending := swap.Ending{Code: 1}
+	if ready {
+		ending = p.sup.Run(context.Background())
+	}
 	p.endLeftovers()
+	p.app.Close()
 	cancel()
 	p.wg.Wait()
 	stopReaping()
@@ -99,37 +105,26 @@ func (p *initProcess) open(environ []string) error {
 		p.log.Warn("the app gets our limit of open files", "err", err)
 	}
 	var err error
-	sequential, mode, why := p.mode()
+	if p.mode, err = p.chooseMode(); err != nil {
+		return err
+	}
 	p.sockets, err = handoff.Open(p.addresses, handoff.Config{
-		Steer: p.cfg.Steer == "auto", Shared: sequential, Adopt: handoff.Adoptable(environ, os.Getpid()), Logf: p.logf,
+		Steer: p.cfg.Steer == "auto", Shared: p.mode.sequential, Learn: p.mode.learns,
+		Adopt: handoff.Adoptable(environ, os.Getpid()), Logf: p.logf, Learned: p.learned,
 	})
 	if err != nil {
 		return err
 	}
-	if mode == "inherit" && len(p.sockets.Status()) == 0 {
-		sequential, mode, why = true, "none", "nothing is held: ENTRYPOINT_LISTEN is not set"
-	}
+	p.mode.holds(len(p.sockets.Status()))
 	for _, w := range p.cfg.Warnings() {
 		p.log.Warn(w)
 	}
 	p.up = newUpward(os.Getenv("NOTIFY_SOCKET"))
 	p.app = p.newApp(environ)
-	p.sup = swap.New(p.options(sequential, mode, why))
+	p.mode.sockets = p.sockets
+	p.sup = swap.New(p.options())
 	p.openControl()
 	return nil
-}
-
-// mode is how generations follow each other.
-func (p *initProcess) mode() (sequential bool, mode, why string) {
-	switch p.cfg.Handoff {
-	case "exclusive":
-		return true, "exclusive", ""
-	case "none":
-		return true, "none", ""
-	case "inherit":
-		return false, "inherit", ""
-	}
-	return false, "inherit", "sockets are in ENTRYPOINT_LISTEN"
 }
 
 // subreaper adopts orphans where the kernel does not give them to us anyway.
@@ -152,7 +147,8 @@ func (p *initProcess) newApp(environ []string) *swap.App {
 		Reaper: p.reaper, Sockets: p.sockets, Protocols: p.protocols, Checks: p.checks,
 		Environ: p.environment(environ), Dir: p.cfg.Dir, Credential: p.user,
 		Umask: int(p.cfg.Umask), NoNewPrivs: bool(p.cfg.NoNewPrivs),
-		TTY: p.terminal(), Helper: "/proc/self/exe",
+		TTY: p.terminal(), Helper: "/proc/self/exe", Interception: p.mode.interception(), Logf: p.logf,
+		Alone: func() bool { return p.mode.now().Sequential },
 	}
 	if os.Getpid() != 1 {
 		a.ParentDeath, a.Stopped = syscall.SIGKILL, p.stopSelf
@@ -163,7 +159,7 @@ func (p *initProcess) newApp(environ []string) *swap.App {
 	return a
 }
 
-func (p *initProcess) options(sequential bool, mode, why string) swap.Options {
+func (p *initProcess) options() swap.Options {
 	c := p.cfg
 	command := p.command
 	if saved := p.savedCommand(); saved != nil {
@@ -171,7 +167,7 @@ func (p *initProcess) options(sequential bool, mode, why string) swap.Options {
 		command = saved
 	}
 	return swap.Options{
-		Command: command, Launcher: p.app, Log: p.log, Sequential: sequential, Handoff: mode, HandoffWhy: why, Version: version,
+		Command: command, Launcher: p.app, Log: p.log, Mode: p.mode.now, Version: version,
 		StartTimeout: time.Duration(c.StartTimeout), DrainQuiet: time.Duration(c.DrainQuiet), DrainTimeout: time.Duration(c.DrainTimeout),
 		StopSignal: syscall.Signal(c.StopSignal), MaxDraining: int(c.MaxDraining),
 		ShutdownDelay: time.Duration(c.ShutdownDelay), ShutdownTimeout: time.Duration(c.ShutdownTimeout), Group: bool(c.Group),
@@ -207,6 +203,15 @@ func (p *initProcess) serveControl(ctx context.Context) {
 	if p.control != nil {
 		p.logError("control", p.control.Serve(ctx))
 	}
+}
+
+// learned says which way an address is held that nobody configured.
+func (p *initProcess) learned(gen int, s handoff.SocketStatus) {
+	args := []any{"gen", gen, "address", s.Address, "name", s.Name, "mode", s.Mode}
+	if s.Why != "" {
+		args = append(args, "why", s.Why)
+	}
+	p.log.Info("held because the app binds it", args...)
 }
 
 func (p *initProcess) logf(format string, a ...any) { p.log.Warn(fmt.Sprintf(format, a...)) }

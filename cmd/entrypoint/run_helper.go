@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/hotswap-init/entrypoint/handoff/transparent"
 	"github.com/hotswap-init/entrypoint/internal/probe/httpget"
 )
 
@@ -12,6 +13,8 @@ func helper(role string, args []string) int {
 	switch role {
 	case "http-probe":
 		return httpget.Main(args[1:], 3)
+	case "bind-probe":
+		return transparent.RehearsalMain()
 	case "nothing": // exists to be looked at and killed
 		select {}
 	}

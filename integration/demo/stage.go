@@ -64,7 +64,7 @@ func (s *stage) openDocker(ctx context.Context, daemon *engine.Dockerd) error {
 	}
 	fmt.Printf("built the image of Dockerfile.example in %.0f s\n", time.Since(begin).Seconds())
 	s.container, err = s.engine.Start(ctx, engine.Spec{
-		Image: "entrypoint-demo", Env: []string{"ENTRYPOINT_LISTEN=tcp://" + s.address},
+		Image: "entrypoint-demo", Command: []string{app, "listen=tcp:" + s.address},
 	})
 	if err != nil {
 		return err
@@ -81,8 +81,8 @@ func (s *stage) openUnshare(ctx context.Context) (err error) {
 		return err
 	}
 	s.container, err = s.engine.Start(ctx, engine.Spec{
-		Command: []string{app}, Env: []string{"ENTRYPOINT_LISTEN=tcp://" + s.address},
-		Files: map[string]string{app: s.binaries.TestApp},
+		Command: []string{app, "listen=tcp:" + s.address},
+		Files:   map[string]string{app: s.binaries.TestApp},
 	})
 	return err
 }

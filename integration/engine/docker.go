@@ -1,8 +1,11 @@
 package engine
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -81,10 +84,8 @@ func (c *dockerContainer) start(ctx context.Context) error {
 	if _, err := c.docker(ctx, args...); err != nil {
 		return err
 	}
-	for path, src := range c.spec.Files {
-		if err := c.Copy(src, path); err != nil {
-			return err
-		}
+	if err := c.copyFiles(ctx); err != nil {
+		return err
 	}
 	if err := c.run(ctx); err != nil {
 		return err
@@ -96,6 +97,46 @@ func (c *dockerContainer) start(ctx context.Context) error {
 	c.pid, err = strconv.Atoi(strings.TrimSpace(pid))
 	go c.await()
 	return err
+}
+
+// copyFiles copies all files in at once, as a tar: so folders that are not there are made.
+func (c *dockerContainer) copyFiles(ctx context.Context) error {
+	if c.volume != "" {
+		for path, src := range c.spec.Files {
+			if err := c.Copy(src, path); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var archive bytes.Buffer
+	if err := writeTar(&archive, c.spec.Files); err != nil {
+		return err
+	}
+	cmd := c.engine.daemon.Command(ctx, "cp", "-", c.name+":/")
+	cmd.Stdin = &archive
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("docker cp: %w: %s", err, out)
+	}
+	return nil
+}
+
+func writeTar(out io.Writer, files map[string]string) error {
+	w := tar.NewWriter(out)
+	for path, src := range files {
+		text, err := os.ReadFile(src)
+		if err != nil {
+			return err
+		}
+		header := &tar.Header{Name: strings.TrimPrefix(path, "/"), Mode: int64(mode(src)), Size: int64(len(text)), ModTime: time.Now()}
+		if err := w.WriteHeader(header); err != nil {
+			return err
+		}
+		if _, err := w.Write(text); err != nil {
+			return err
+		}
+	}
+	return w.Close()
 }
 
 // run starts the created container, with a client attached where there is a terminal.
@@ -157,6 +198,9 @@ func (c *dockerContainer) createArguments() ([]string, error) {
 			return nil, err
 		}
 		args = append(args, "--read-only", "-v", c.volume+":/app")
+	}
+	if s.Tmp {
+		args = append(args, "--tmpfs", "/tmp")
 	}
 	if s.Image != "" {
 		return append(append(args, s.Image), s.Command...), nil

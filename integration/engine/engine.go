@@ -35,6 +35,7 @@ type Spec struct {
 	Files      map[string]string // path inside: file on the host; mode 0755
 	User       string            // "uid:gid"; default root
 	ReadOnly   bool              // root file system
+	Tmp        bool              // docker only: a /tmp that can be written to although the root is ReadOnly
 	DropCaps   bool              // all capabilities, and no new privileges
 	HostTools  bool              // /usr, /bin, /lib, /lib64 and /etc of the machine, read-only
 	StopSignal string            // what Stop sends; default TERM

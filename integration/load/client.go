@@ -123,6 +123,9 @@ func (c *client) request(path string, keep bool) (version string, again bool, er
 		return "", false, err
 	}
 	c.conn.SetDeadline(deadline)
+	if c.options.Talk != nil {
+		return c.options.Talk(c.conn, c.reader, path)
+	}
 	header := "Connection: close\r\n"
 	if keep {
 		header = ""

@@ -15,8 +15,10 @@
 package load
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -50,6 +52,10 @@ type Options struct {
 	// Version takes the version out of a body; ok=false makes it a wrong answer.
 	// Default: the first word, which must not be empty.
 	Version func(body string) (version string, ok bool)
+
+	// Talk asks over another protocol than HTTP: it sends one request and reads its whole
+	// answer. path says which class asks; again, whether the connection can serve another.
+	Talk func(conn net.Conn, reader *bufio.Reader, path string) (version string, again bool, err error)
 }
 
 func (o *Options) fill() {
@@ -106,6 +112,15 @@ func (l *Load) begin(ctx context.Context, n int, loop func(*client, context.Cont
 		c := &client{load: l, options: &l.options}
 		l.clients.Go(func() { loop(c, ctx) })
 	}
+}
+
+// Ask makes one request on a new connection, outside of any load.
+func Ask(o Options, path string) (version string, err error) {
+	o.fill()
+	c := &client{options: &o}
+	defer c.close()
+	version, _, err = c.request(path, false)
+	return version, err
 }
 
 // Stop ends the load, lets every request in flight finish, and reports. A request

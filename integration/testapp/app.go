@@ -71,12 +71,36 @@ func (a *app) openSockets() (err error) {
 
 // serve begins to answer on every socket and returns.
 func (a *app) serve() {
-	for _, l := range a.sockets.streams {
+	a.serveOn(a.sockets)
+	if a.reopen > 0 {
+		time.AfterFunc(a.reopen, func() {
+			a.sockets.closeStreams()
+			a.serveMore(a.listen)
+		})
+	}
+	if a.later != "" {
+		time.AfterFunc(a.after, func() { a.serveMore(a.later) })
+	}
+}
+
+func (a *app) serveOn(s *sockets) {
+	for _, l := range s.streams {
 		go a.http.Serve(l)
 	}
-	for _, c := range a.sockets.packets {
+	for _, c := range s.packets {
 		go a.echo(c)
 	}
+}
+
+// serveMore opens sockets while others are served. Nobody drains in the tests that do this.
+func (a *app) serveMore(listen string) {
+	s, err := openAll(listen)
+	if err != nil {
+		a.say("cannot open %s: %v", listen, err)
+		return
+	}
+	a.serveOn(s)
+	a.say("opened %s", listen)
 }
 
 // echo answers every datagram with "VERSION PID GENERATION " and the datagram.

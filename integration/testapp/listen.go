@@ -22,19 +22,45 @@ func (s *sockets) closeStreams() {
 	}
 }
 
-// openAll finds the sockets the way `listen` says; auto tries the inherit protocols
-// in the order systemd, einhorn, Server::Starter.
+// openAll finds the sockets the ways that `listen` says, separated by commas.
 func openAll(listen string) (*sockets, error) {
+	all := &sockets{}
+	for one := range strings.SplitSeq(listen, ",") {
+		s, err := openOne(one)
+		if err != nil {
+			return nil, err
+		}
+		all.streams, all.packets = append(all.streams, s.streams...), append(all.packets, s.packets...)
+	}
+	return all, nil
+}
+
+// openOne finds the sockets of one way; auto tries the inherit protocols in the order
+// systemd, einhorn, Server::Starter.
+func openOne(listen string) (*sockets, error) {
 	how, what, _ := strings.Cut(listen, ":")
 	switch how {
 	case "none":
 		return &sockets{}, nil
-	case "tcp", "unix":
+	case "tcp", "tcp4", "tcp6":
 		l, err := net.Listen(how, what)
 		if err != nil {
 			return nil, err
 		}
 		return &sockets{streams: []net.Listener{l}}, nil
+	case "unix":
+		os.Remove(what) // as most programs do
+		l, err := net.Listen(how, what)
+		if err != nil {
+			return nil, err
+		}
+		return &sockets{streams: []net.Listener{l}}, nil
+	case "udp":
+		c, err := net.ListenPacket(how, what)
+		if err != nil {
+			return nil, err
+		}
+		return &sockets{packets: []net.PacketConn{c}}, nil
 	case "fd":
 		fd, err := strconv.Atoi(what)
 		if err != nil {

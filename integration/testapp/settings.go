@@ -13,7 +13,11 @@ import (
 // settings say what the app does; the zero value is not useful, see defaults.
 type settings struct {
 	version   string
-	listen    string        // auto, systemd, einhorn, starter, none, fd:N, tcp:ADDR, unix:PATH
+	listen    string        // auto, systemd, einhorn, starter, none, fd:N, tcp:ADDR, unix:PATH, udp:ADDR; several with commas
+	later     string        // the same, opened after the app has begun to serve
+	after     time.Duration // so long after that
+	reopen    time.Duration // so long after that all of listen is closed and opened again; 0: never
+	health    int           // status of /healthz
 	ready     bool          // say READY=1 on NOTIFY_SOCKET or NOTIFY_FD
 	boot      time.Duration // sleep before anything else
 	lines     int           // print so many lines at boot
@@ -31,7 +35,7 @@ type settings struct {
 
 func defaults() settings {
 	return settings{
-		version: "v0", listen: "auto", ready: true, fail: -1, term: "drain", crashCode: 7,
+		version: "v0", listen: "auto", health: 200, ready: true, fail: -1, term: "drain", crashCode: 7,
 		linger: 250 * time.Millisecond, drain: 10 * time.Second, orphan: 50 * time.Millisecond,
 	}
 }
@@ -67,6 +71,14 @@ func (s *settings) set(key, value string) (err error) {
 		s.listen = value
 	case "term":
 		s.term = value
+	case "later":
+		s.later = value
+	case "after":
+		s.after, err = time.ParseDuration(value)
+	case "reopen":
+		s.reopen, err = time.ParseDuration(value)
+	case "health":
+		s.health, err = strconv.Atoi(value)
 	case "ready":
 		s.ready, err = strconv.ParseBool(value)
 	case "hang":

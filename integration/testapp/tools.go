@@ -11,7 +11,7 @@ import (
 )
 
 // tool runs one of the small commands that a scratch image lacks: mv, rm, sleep,
-// cat, true, exit, orphans, pong, and enter, by which the unshare back end makes a
+// cat, true, exit, orphans, pong, costs, and enter, by which the unshare back end makes a
 // container of a folder.
 func tool(name string, args []string) int {
 	err := error(nil)
@@ -32,6 +32,9 @@ func tool(name string, args []string) int {
 		err = startSleepers(args[0], args[1])
 	case "pong":
 		pong()
+	case "costs":
+		n, _ := strconv.Atoi(args[1])
+		err = costs(args[0], n)
 	case "enter":
 		err = enter(args)
 	default:

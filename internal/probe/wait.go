@@ -29,6 +29,8 @@ type Target struct {
 	// Accept blocks until the candidate accepted a connection on every held stream socket. It is given all the time
 	// there is, not the Timeout of one try. nil: no stream socket is held.
 	Accept func(ctx context.Context) error
+	// Shown is what auto waits for where it knows more than Accept. nil: Accept, or a delay.
+	Shown func(ctx context.Context) error
 	// Notified is closed once the candidate has sent READY=1. nil: it cannot.
 	Notified <-chan struct{}
 	// Exec runs a command as the app's user and waits for it; nil means that it exited with 0.
@@ -172,10 +174,14 @@ func (t Target) auto(ctx context.Context, c Check) error {
 
 // show is auto for an app that says nothing.
 func (t Target) show(ctx context.Context, c Check) error {
-	if t.Accept == nil {
+	try := t.Shown
+	if try == nil {
+		try = t.Accept
+	}
+	if try == nil {
 		return after(ctx, c, autoDelay)
 	}
-	return t.repeat(ctx, c, 0, "the app has neither accepted a connection nor said READY=1", t.Accept)
+	return t.repeat(ctx, c, 0, "the app has neither accepted a connection nor said READY=1", try)
 }
 
 // repeat tries until a try succeeds or ctx ends. limit bounds one try, 0 does not. The reason is that of the last try
@@ -187,7 +193,11 @@ func (t Target) repeat(ctx context.Context, c Check, limit time.Duration, unknow
 		if err == nil {
 			return nil
 		}
-		if over(ctx) {
+		var late *Late
+		switch {
+		case over(ctx) && errors.As(err, &late):
+			return fmt.Errorf("%s: %s", c.Text, late.Text)
+		case over(ctx):
 			return reason
 		}
 		reason = explain(c, err)
@@ -219,6 +229,11 @@ func over(ctx context.Context) bool {
 	}
 	return ctx.Err() != nil
 }
+
+// Late is the error of a try that had all the time there is and says what was still missing.
+type Late struct{ Text string }
+
+func (l *Late) Error() string { return l.Text }
 
 // phrase is an error that goes on where the check's text ends.
 type phrase struct{ text string }

@@ -67,7 +67,7 @@ type Status struct {
 	State       string                 `json:"state"` // starting, serving, swapping, stopping, backoff, waiting
 	PID         int                    `json:"pid"`
 	StartedAt   time.Time              `json:"started_at"`
-	Handoff     string                 `json:"handoff"`               // inherit, exclusive, none
+	Handoff     string                 `json:"handoff"`               // transparent, inherit, exclusive, none
 	HandoffWhy  string                 `json:"handoff_why,omitempty"` // why this one, when it was chosen and not asked for
 	Command     []string               `json:"command"`
 	Active      int                    `json:"active"`    // generation number, 0: none
@@ -76,6 +76,7 @@ type Status struct {
 	Restarts    int                    `json:"restarts"` // starts after a crash, since the beginning
 	Generations []Generation           `json:"generations"`
 	Sockets     []handoff.SocketStatus `json:"sockets"`
+	NotHeld     []handoff.Native       `json:"not_held,omitempty"` // addresses that the app has by itself
 	LastSwaps   []SwapRecord           `json:"last_swaps"`
 	Reaped      reaper.Stats           `json:"reaped"`
 }

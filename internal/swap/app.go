@@ -10,8 +10,10 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/hotswap-init/entrypoint/handoff"
+	"github.com/hotswap-init/entrypoint/handoff/transparent"
 	"github.com/hotswap-init/entrypoint/internal/artifact"
 	"github.com/hotswap-init/entrypoint/internal/probe"
 	"github.com/hotswap-init/entrypoint/reaper"
@@ -38,6 +40,13 @@ type App struct {
 	Stdout, Stderr io.Writer
 	// Stopped is called each time that the terminal stopped the app; nil where nobody above us would want to know.
 	Stopped func()
+	// Interception says whether what the programs bind is watched and held (package transparent). Sockets must be open
+	// with Learn then.
+	Interception Interception
+	// Alone tells whether generations never overlap: then whoever answers on this machine is the one. nil: they do.
+	Alone func() bool
+	// Logf gets what concerns one generation's calls; nil drops it.
+	Logf func(format string, args ...any)
 	// Helper is the executable of this init, for probes that run in a process of their own.
 	Helper string
 
@@ -45,6 +54,11 @@ type App struct {
 	first      bool // the first generation was started
 	processes  map[int]*reaper.Process
 	foreground *reaper.Process // what has the terminal
+	filters    map[*transparent.Filter]struct{}
+	serving    sync.WaitGroup // of the filters
+	closed     bool
+	command    []string         // of the generation that was steered to last
+	commands   map[int][]string // of all that have a process
 }
 
 // checkedProgram is a Program of a file.
@@ -107,7 +121,7 @@ func (a *App) Start(ctx context.Context, gen int, p Program) (*Instance, error) 
 		return nil, err
 	}
 	return &Instance{
-		Process: c.process, Traffic: c.traffic(), Ready: c.ready, Messages: c.messages,
+		Process: c.tree(), Traffic: c.traffic(), Ready: c.ready, Messages: c.messages,
 		Output: c.output.tail, Close: c.closeAll,
 	}, nil
 }
@@ -119,12 +133,16 @@ func (a *App) Steer(gen int) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.command = a.commands[gen]
 	if p := a.processes[gen]; a.TTY >= 0 && p != nil {
 		setForeground(a.TTY, p.PID())
 		a.foreground = p
 	}
 	return nil
 }
+
+// NotHeld lists what the programs bound by themselves.
+func (a *App) NotHeld() []handoff.Native { return a.Sockets.Natives() }
 
 // Held describes the held sockets.
 func (a *App) Held() []handoff.SocketStatus { return a.Sockets.Status() }
@@ -149,6 +167,11 @@ type child struct {
 	mu       sync.Mutex
 	pid      int
 	listen   sync.WaitGroup
+
+	began    time.Time
+	filter   *transparent.Filter // nil: not watched
+	blind    error               // why not
+	vanished chan struct{}       // closed when nothing of its tree is left; nil: not watched
 }
 
 func (c *child) start(ctx context.Context) error {
@@ -206,14 +229,16 @@ func (c *child) fork() error {
 	if a.TTY >= 0 {
 		spec.Session, spec.TTY, spec.Foreground = false, a.TTY, a.terminalFree()
 	}
-	p, err := a.Reaper.Start(spec)
+	c.began = time.Now()
+	p, err := c.forkIntercepted(spec)
 	if err != nil {
 		return err
 	}
+	c.serve()
 	c.output.started()
 	c.setPID(p.PID())
 	c.process = p
-	a.register(c.gen, p, spec.Foreground)
+	a.register(c.gen, p, c.program.command, spec.Foreground)
 	return nil
 }
 
@@ -224,14 +249,14 @@ func (a *App) terminalFree() bool {
 	return a.foreground == nil || ended(a.foreground)
 }
 
-func (a *App) register(gen int, p *reaper.Process, foreground bool) {
+func (a *App) register(gen int, p *reaper.Process, command []string, foreground bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.processes == nil {
-		a.processes = map[int]*reaper.Process{}
+		a.processes, a.commands = map[int]*reaper.Process{}, map[int][]string{}
 	}
 	a.first = true
-	a.processes[gen] = p
+	a.processes[gen], a.commands[gen] = p, command
 	if foreground {
 		a.foreground = p
 	}
@@ -260,8 +285,16 @@ func (a *App) spec(p *checkedProgram, env []string) reaper.Spec {
 	return s
 }
 
+// tree is the process as the supervisor sees it.
+func (c *child) tree() Process {
+	if c.vanished == nil {
+		return c.process
+	}
+	return tree{c.process, c.vanished}
+}
+
 func (c *child) traffic() Traffic {
-	if len(c.lease.Files()) == 0 {
+	if len(c.lease.Files()) == 0 && c.filter == nil {
 		return releaseOnly{c.lease}
 	}
 	return c.lease
@@ -315,6 +348,7 @@ func (c *child) closeAll() {
 	c.app.mu.Lock()
 	defer c.app.mu.Unlock()
 	delete(c.app.processes, c.gen)
+	delete(c.app.commands, c.gen)
 }
 
 // devNull is what a helper reads.

@@ -2,6 +2,8 @@ package swap
 
 import (
 	"context"
+	"fmt"
+	"net"
 	"os"
 	"runtime"
 	"syscall"
@@ -95,6 +97,85 @@ func TestRealSwapsLeaveNothing(t *testing.T) {
 	t.Logf("200 swaps: %d -> %d goroutines, %d -> %d descriptors", g0, g1, d0, d1)
 	s.Stop(context.Background(), false)
 	<-ended
+	stop()
+	<-reaped
+}
+
+// bindingRole makes the test binary a program that binds by itself and accepts at the address in its second argument.
+const bindingRole = "swap-test:binds"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) != 3 || os.Args[1] != bindingRole {
+		os.Exit(m.Run())
+	}
+	l, err := net.Listen("tcp", os.Args[2])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			os.Exit(1)
+		}
+		c.Close()
+	}
+}
+
+// TestWatchedSwapsLeaveNothing is TestRealSwapsLeaveNothing for a program that binds by itself: each generation has a filter and a
+// thread that forked it, and both go with it.
+func TestWatchedSwapsLeaveNothing(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	sockets, err := handoff.Open(nil, handoff.Config{Steer: true, Learn: true, Logf: t.Logf})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sockets.Close()
+	r := reaper.New()
+	ctx, stop := context.WithCancel(context.Background())
+	reaped := make(chan error, 1)
+	go func() { reaped <- r.Run(ctx) }()
+	checks, err := probe.Parse("auto")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &App{
+		Reaper: r, Sockets: sockets, Checks: checks, Umask: -1, TTY: -1, Stdout: os.Stdout, Stderr: os.Stderr,
+		Interception: MustIntercept, Logf: t.Logf, Helper: "/proc/self/exe",
+		Environ: func() ([]string, []string, error) { return []string{"PATH=/bin"}, nil, nil },
+	}
+	s := New(Options{
+		Command: []string{os.Args[0], bindingRole, address}, DrainQuiet: time.Minute, DrainTimeout: time.Minute, StopSignal: syscall.SIGKILL, MaxDraining: 50,
+		ShutdownTimeout: time.Minute, StartTimeout: time.Minute, Group: true, Launcher: a,
+	})
+	ended := make(chan Ending, 1)
+	go func() { ended <- s.Run(context.Background()) }()
+	settled(t, s, func() bool { return true })
+	swapOnce := func() {
+		if res := s.Swap(t.Context(), Request{Kind: Reload, Cause: "test"}, nil); res.Code != CodeDone {
+			t.Fatalf("%+v", res)
+		}
+	}
+	for range 5 {
+		swapOnce()
+	}
+	settled(t, s, func() bool { return true })
+	g0, d0 := footprint(t)
+	for range 50 {
+		swapOnce()
+	}
+	const spare = 2 // an address may have spare slots
+	settled(t, s, func() bool { g, d := footprint(t); return g <= g0 && d <= d0+spare })
+	g1, d1 := footprint(t)
+	t.Logf("50 swaps: %d -> %d goroutines, %d -> %d descriptors", g0, g1, d0, d1)
+	s.Stop(context.Background(), false)
+	<-ended
+	a.Close()
 	stop()
 	<-reaped
 }

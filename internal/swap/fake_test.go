@@ -242,6 +242,7 @@ func (w *world) Steer(gen int) error {
 }
 
 func (w *world) Held() []handoff.SocketStatus { return nil }
+func (w *world) NotHeld() []handoff.Native    { return nil }
 func (w *world) Reaped() reaper.Stats         { return reaper.Stats{} }
 
 func (w *world) proc(gen int) *fakeProcess {

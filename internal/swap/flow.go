@@ -100,7 +100,7 @@ func (s *Supervisor) open(r Request, w *waiter, crash bool) {
 		s.backoff.Stop()
 		s.backoff = nil
 	}
-	s.st.Swap = &swapping{Request: r, At: time.Now(), From: s.st.Active, Phase: "check", Crash: crash}
+	s.st.Swap = &swapping{Request: r, At: time.Now(), From: s.st.Active, Phase: "check", Crash: crash, Sequential: s.mode().Sequential}
 	if w != nil {
 		s.waiters = append(s.waiters, w)
 	}
@@ -147,7 +147,7 @@ func (s *Supervisor) checked(p *program, err error) {
 	}
 	s.next = s.hold(p)
 	s.phase("check", 0, "checked", p.Path()+" can be started")
-	if !s.opt.Sequential && (sw.Request.Kind != Restart || sw.Crash) {
+	if !sw.Sequential && (sw.Request.Kind != Restart || sw.Crash) {
 		s.launch()
 		return
 	}
@@ -175,7 +175,7 @@ func (s *Supervisor) proceed() {
 	if sw == nil || sw.Phase != "stop" || s.st.Mode == modeStopping {
 		return
 	}
-	if from := s.gen(sw.From); !s.opt.Sequential && (from == nil || from.State == Exited) || !s.running() {
+	if from := s.gen(sw.From); !sw.Sequential && (from == nil || from.State == Exited) || !s.running() {
 		s.launch()
 	}
 }
@@ -400,7 +400,7 @@ func (s *Supervisor) rejected(g *record, why string) {
 // fallback puts back what a sequential swap had stopped.
 func (s *Supervisor) fallback(r Result) bool {
 	sw := s.st.Swap
-	if sw.From == 0 || sw.Fallback || sw.Crash || s.prog == nil || !s.opt.Sequential || sw.Request.Kind == Restart || s.st.Mode == modeStopping {
+	if sw.From == 0 || sw.Fallback || sw.Crash || s.prog == nil || !sw.Sequential || sw.Request.Kind == Restart || s.st.Mode == modeStopping {
 		return false
 	}
 	s.drop(s.next)

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hotswap-init/entrypoint/handoff"
 	"github.com/hotswap-init/entrypoint/internal/artifact"
 	"github.com/hotswap-init/entrypoint/internal/probe"
 	"github.com/hotswap-init/entrypoint/reaper"
@@ -27,17 +28,32 @@ const HTTPProbeRole = "entrypoint:http-probe"
 // ready blocks until the configured checks hold for this generation and no other.
 func (c *child) ready(ctx context.Context) error {
 	t := probe.Target{
-		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return c.app.Sockets.Dial(ctx, c.gen, network, address)
-		},
+		Dial:     c.dial,
 		Notified: c.notified,
 		Exec:     c.exec,
 		HTTP:     c.http,
 	}
-	if c.streams() {
+	switch {
+	case c.filter != nil:
+		t.Accept = func(ctx context.Context) error { return c.shown(ctx, true) }
+		t.Shown = func(ctx context.Context) error { return c.shown(ctx, false) }
+	case c.streams():
 		t.Accept = func(ctx context.Context) error { return c.app.Sockets.Accepted(ctx, c.gen, c.pids) }
 	}
-	return probe.Wait(ctx, c.app.Checks, t)
+	err := probe.Wait(ctx, c.app.Checks, t)
+	if err == nil && c.filter != nil {
+		c.survey()
+	}
+	return err
+}
+
+// dial reaches this generation and no other.
+func (c *child) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := c.app.Sockets.Dial(ctx, c.gen, network, address)
+	if errors.Is(err, handoff.ErrNotHeld) && c.app.Alone != nil && c.app.Alone() {
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}
+	return conn, err
 }
 
 // streams tells whether a socket is held that connections are accepted from.

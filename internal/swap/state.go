@@ -52,6 +52,8 @@ type swapping struct {
 	Fallback bool    `json:"fallback,omitempty"`
 	First    *Result `json:"first,omitempty"`
 	Crash    bool    `json:"crash,omitempty"` // started by the restart policy
+	// Sequential is decided at the beginning: the old generation is stopped before the new one starts.
+	Sequential bool `json:"sequential,omitempty"`
 }
 
 // record is what is known of a generation, also after its end.
@@ -164,9 +166,10 @@ func (s *Supervisor) changed() {
 
 // snapshot copies what Status shows.
 func (s *Supervisor) snapshot() Status {
+	mode := s.mode()
 	st := Status{
 		Schema: StatusSchema, Version: s.opt.Version, State: s.stateName(),
-		StartedAt: s.st.StartedAt, Handoff: s.opt.Handoff, HandoffWhy: s.opt.HandoffWhy,
+		StartedAt: s.st.StartedAt, Handoff: mode.Name, HandoffWhy: mode.Why,
 		Command: slices.Clone(s.st.Command), Active: s.st.Active, Candidate: s.st.Candidate,
 		Remembered: s.st.Remembered != nil, Restarts: s.st.Restarts,
 		LastSwaps: slices.Clone(s.st.LastSwaps),

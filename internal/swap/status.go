@@ -13,6 +13,7 @@ func (s *Supervisor) Status(ctx context.Context) (Status, error) {
 	}
 	st.PID = os.Getpid()
 	st.Sockets = s.opt.Launcher.Held()
+	st.NotHeld = s.opt.Launcher.NotHeld()
 	st.Reaped = s.opt.Launcher.Reaped()
 	return st, nil
 }

@@ -14,13 +14,13 @@ import (
 
 // Options says what to run and how patient to be. Durations are used as they are: zero means at once.
 type Options struct {
-	Command    []string // what to run; empty: hold the sockets and wait for a Run request
-	Launcher   Launcher // how to check, start and steer
-	Log        *slog.Logger
-	Sequential bool   // stop the old generation before the new one starts (exclusive, none)
-	Handoff    string // the name of the mode, for status
-	HandoffWhy string // why that one, for status
-	Version    string // of the init, for status
+	Command  []string // what to run; empty: hold the sockets and wait for a Run request
+	Launcher Launcher // how to check, start and steer
+	Log      *slog.Logger
+	// Mode says how generations follow each other. It is asked at each swap and each status, must not block, and may change its
+	// mind when an app turns out to be of another kind than thought. nil: they overlap.
+	Mode    func() Mode
+	Version string // of the init, for status
 
 	StartTimeout    time.Duration // from the start of a candidate until it has to be ready
 	DrainQuiet      time.Duration // at most so long without a signal for connections to finish
@@ -43,6 +43,20 @@ type Options struct {
 	// Changed is told of every change of the state of the whole ("serving", "swapping", "stopping", ...) from the owner
 	// goroutine; it must not block. May be nil.
 	Changed func(state string)
+}
+
+// Mode is how generations follow each other.
+type Mode struct {
+	Name       string // of ENTRYPOINT_HANDOFF, for status
+	Why        string // this one, for status
+	Sequential bool   // the old generation is stopped before the new one starts
+}
+
+func (s *Supervisor) mode() Mode {
+	if s.opt.Mode == nil {
+		return Mode{}
+	}
+	return s.opt.Mode()
 }
 
 // RestartPolicy says what the end of the active generation means.
@@ -103,6 +117,8 @@ type Launcher interface {
 	Steer(gen int) error
 	// Held describes the held sockets.
 	Held() []handoff.SocketStatus
+	// NotHeld lists what programs have bound by themselves.
+	NotHeld() []handoff.Native
 	// Reaped counts collected processes.
 	Reaped() reaper.Stats
 }

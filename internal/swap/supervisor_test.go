@@ -425,7 +425,7 @@ func TestMaxDraining(t *testing.T) {
 
 func TestSequentialStopsFirst(t *testing.T) {
 	w := newWorld(t)
-	inBubble(t, w, func(o *Options) { o.Sequential = true }, func(r *rig) {
+	inBubble(t, w, func(o *Options) { o.Mode = func() Mode { return Mode{Sequential: true} } }, func(r *rig) {
 		w.proc(1).handle = func(p *fakeProcess, _ syscall.Signal) {
 			if w.started() != 1 {
 				t.Error("two at once")
@@ -440,7 +440,7 @@ func TestSequentialStopsFirst(t *testing.T) {
 
 func TestSequentialPutsBackWhatRanBefore(t *testing.T) {
 	w := newWorld(t, behaviour{}, behaviour{exits: exits(1)})
-	inBubble(t, w, func(o *Options) { o.Sequential = true }, func(r *rig) {
+	inBubble(t, w, func(o *Options) { o.Mode = func() Mode { return Mode{Sequential: true} } }, func(r *rig) {
 		res := r.reload()
 		wantCode(t, res, CodeRejected)
 		if !strings.Contains(res.Text, "exited with code 1") || !strings.Contains(res.Text, "generation 3") {
@@ -452,7 +452,7 @@ func TestSequentialPutsBackWhatRanBefore(t *testing.T) {
 
 func TestSequentialCheckFailsFirst(t *testing.T) {
 	w := newWorld(t, behaviour{}, behaviour{check: errBroken})
-	inBubble(t, w, func(o *Options) { o.Sequential = true }, func(r *rig) {
+	inBubble(t, w, func(o *Options) { o.Mode = func() Mode { return Mode{Sequential: true} } }, func(r *rig) {
 		wantCode(t, r.reload(), CodeRejected)
 		r.want(1, "serving")
 		if len(w.proc(1).got()) > 0 {
