@@ -18,6 +18,7 @@ var arrows = map[string][]string{
 	"internal/control":  {"internal/swap"},
 	"internal/swap":     {"reaper", "handoff", "internal/artifact", "internal/probe"},
 	"reaper":            {},
+	"graceful":          {},
 	"handoff":           {},
 	"internal/artifact": {},
 	"internal/probe":    {},
