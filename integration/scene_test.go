@@ -275,6 +275,7 @@ type status struct {
 	}
 	Sockets []struct {
 		Name, Address, Mode, Why string
+		Learned                  bool
 	}
 	LastSwaps  []swapRecord `json:"last_swaps"`
 	Handoff    string

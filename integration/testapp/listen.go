@@ -22,9 +22,22 @@ func (s *sockets) closeStreams() {
 	}
 }
 
-// openAll finds the sockets the way `listen` says; auto tries the inherit protocols
-// in the order systemd, einhorn, Server::Starter.
+// openAll finds the sockets in all ways that `listen` says, with a plus between them.
 func openAll(listen string) (*sockets, error) {
+	all := &sockets{}
+	for way := range strings.SplitSeq(listen, "+") {
+		s, err := open(way)
+		if err != nil {
+			return nil, err
+		}
+		all.streams = append(all.streams, s.streams...)
+		all.packets = append(all.packets, s.packets...)
+	}
+	return all, nil
+}
+
+// open finds sockets in one way; auto tries the inherit protocols in the order systemd, einhorn, Server::Starter.
+func open(listen string) (*sockets, error) {
 	how, what, _ := strings.Cut(listen, ":")
 	switch how {
 	case "none":

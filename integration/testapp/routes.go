@@ -10,11 +10,12 @@ import (
 	"time"
 )
 
-// routes are the pages of the app: / (who answers), /slow?ms=N, /state (JSON),
+// routes are the pages of the app: / (who answers), /healthz, /slow?ms=N, /state (JSON),
 // /exit?code=N (negative: die of a signal), /orphans?n=N&life=D, /busy?ms=N.
 func (a *app) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", a.who)
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(a.health) })
 	mux.HandleFunc("/slow", a.slow)
 	mux.HandleFunc("/busy", a.busy)
 	mux.HandleFunc("/state", a.state)

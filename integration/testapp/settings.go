@@ -13,12 +13,13 @@ import (
 // settings say what the app does; the zero value is not useful, see defaults.
 type settings struct {
 	version   string
-	listen    string        // auto, systemd, einhorn, starter, none, fd:N, tcp:ADDR, unix:PATH
+	listen    string        // auto, systemd, einhorn, starter, none, fd:N, tcp:ADDR, unix:PATH; several with "+" between
 	ready     bool          // say READY=1 on NOTIFY_SOCKET or NOTIFY_FD
 	boot      time.Duration // sleep before anything else
 	lines     int           // print so many lines at boot
 	fail      int           // exit with this code at boot; -1: do not
 	hang      bool          // never accept, never say anything
+	health    int           // the status of /healthz
 	crash     time.Duration // so long after the boot
 	crashCode int           // exit with it, or die of signal -crashCode
 	term      string        // drain, now, ignore
@@ -31,7 +32,7 @@ type settings struct {
 
 func defaults() settings {
 	return settings{
-		version: "v0", listen: "auto", ready: true, fail: -1, term: "drain", crashCode: 7,
+		version: "v0", listen: "auto", ready: true, health: 200, fail: -1, term: "drain", crashCode: 7,
 		linger: 250 * time.Millisecond, drain: 10 * time.Second, orphan: 50 * time.Millisecond,
 	}
 }
@@ -89,6 +90,8 @@ func (s *settings) set(key, value string) (err error) {
 		s.exit, err = strconv.Atoi(value)
 	case "crashcode":
 		s.crashCode, err = strconv.Atoi(value)
+	case "health":
+		s.health, err = strconv.Atoi(value)
 	case "orphans":
 		s.orphans, err = strconv.Atoi(value)
 	default:
