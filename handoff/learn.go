@@ -266,13 +266,15 @@ func (s *Set) relisten(h *held, sl *slot) error {
 	if err := h.check(); err != nil {
 		return err
 	}
-	if h.mode != modeSteered || h.order.index(sl) >= 0 {
+	if h.order.index(sl) >= 0 || sl.listening() {
 		return nil
 	}
 	if err := unix.Listen(sl.fd, backlog(&h.addr)); err != nil {
 		return fmt.Errorf("cannot listen on %q again: %w", h.String(), err)
 	}
-	h.order.join(sl)
+	if h.mode == modeSteered {
+		h.order.join(sl)
+	}
 	return nil
 }
 
@@ -306,6 +308,11 @@ func (s *Set) slotAt(l *Lease, b bound, tcp bool) (*slot, error) {
 		}
 	}
 	if sl := h.slotOf(l.gen); sl != nil {
+		if tcp { // the program may have called shutdown on it before it closed it
+			if err := s.relisten(h, sl); err != nil {
+				return nil, err
+			}
+		}
 		if !h.swappable() && !s.anyoneHas(h) { // in what mode a generation that is gone has left it
 			if err := sl.refresh(); err != nil {
 				return nil, err
@@ -378,7 +385,7 @@ func (s *Set) learn(l *Lease, b bound, tcp bool) (*held, error) {
 		spare := h.spare()
 		spare.phase, spare.gen = leased, l.gen
 	} else {
-		h.owned = true
+		h.owned = !s.isCandidate(l.gen)
 	}
 	if s.cfg.Learned != nil {
 		s.cfg.Learned(l.gen, h.status())
@@ -497,12 +504,12 @@ func (s *Set) expire(h *held) {
 	if !h.learned || h.expiry != nil {
 		return
 	}
-	wait := min(max(2*h.lag, unclaimedAtLeast), unclaimedAtMost)
+	wait := min(max(2*h.lag, s.unclaimedAtLeast), s.unclaimedAtMost)
 	h.expiry = time.AfterFunc(wait, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		h.expiry = nil
-		if s.closed || !slices.Contains(s.held, h) || h.current.phase != idle {
+		if s.closed || !slices.Contains(s.held, h) || h.current.phase != idle || !h.swappable() && s.anyoneHas(h) {
 			return
 		}
 		if s.leases[s.active] == nil || s.active == 0 {

@@ -40,7 +40,6 @@ func TestUnmodifiedMore(t *testing.T) {
 		{"never-listens", neverListens},
 		{"listens-and-crashes", listensAndCrashes},
 		{"unhealthy", unhealthy},
-		{"exclusive", exclusiveByItself},
 		{"shared-socket", sharedByItself},
 		{"crash", crashByItself},
 		{"nothing-bound", nothingBound},
@@ -390,25 +389,6 @@ func unhealthy(t *testing.T, e engine.Engine) {
 		t.Errorf("the refusal does not say what was wrong: %s", output)
 	}
 	s.refusedUnseen("v2")
-}
-
-// exclusiveByItself: the old one is gone before the new one starts; clients wait in the
-// socket that it has bound.
-func exclusiveByItself(t *testing.T, e engine.Engine) {
-	s := alone(t, e, "version=v1", engine.Spec{Env: []string{"ENTRYPOINT_HANDOFF=exclusive"}})
-	s.waitStatus("it counts as ready", func(st status) bool { return st.State == "serving" })
-	s.underLoad()
-	for i := range 3 {
-		version := fmt.Sprint("v", i+2)
-		s.put(s.binds("version=" + version + " boot=200ms"))
-		s.reload(0)
-		s.waitVersion(version)
-	}
-	st := s.settled()
-	s.lossless()
-	if st.Handoff != "exclusive" || len(st.Sockets) != 1 || !st.Sockets[0].Learned {
-		t.Errorf("status %+v", st)
-	}
 }
 
 // sharedByItself: without steering all generations share the one socket.

@@ -40,12 +40,12 @@ func (p *initProcess) chooseMode() (*mode, error) {
 	var err error
 	m.noNewPrivs, err = transparent.Probe()
 	m.learns = err == nil
+	if err != nil && m.name != "transparent" {
+		p.log.Warn("only sockets in ENTRYPOINT_LISTEN are held", "why", err)
+	}
 	switch m.name {
 	case "exclusive":
 		m.sequential = true
-		if err != nil {
-			p.log.Warn("only sockets in ENTRYPOINT_LISTEN are held", "why", err)
-		}
 	case "transparent":
 		m.must = true
 		if err != nil {

@@ -47,6 +47,14 @@ const idValid = 0x40082102
 // the descriptor at its end. logf gets what goes wrong with single calls.
 func (f *Filter) Serve(h Handler, logf func(format string, args ...any)) error {
 	defer f.file.Close()
+	err := f.serve(h, logf)
+	if err != nil && f.closed.Load() {
+		return os.ErrClosed
+	}
+	return err
+}
+
+func (f *Filter) serve(h Handler, logf func(format string, args ...any)) error {
 	rc, err := f.file.SyscallConn()
 	if err != nil {
 		return err
