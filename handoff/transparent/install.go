@@ -109,8 +109,10 @@ func explain(err error) error {
 	switch {
 	case errors.Is(err, unix.EBUSY):
 		hint = "a filter with a notification descriptor is in force here already: the container runtime uses one itself"
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.ENOSYS):
-		hint = "the container's seccomp profile or the kernel does not allow the seccomp system call; Docker's default profile does"
+	case errors.Is(err, unix.EPERM):
+		hint = "the container's seccomp profile does not allow the seccomp system call; Docker's default profile does"
+	case errors.Is(err, unix.ENOSYS):
+		hint = "the kernel has no seccomp system call, as under user-mode emulation (qemu-user), or the container's seccomp profile hides it"
 	case errors.Is(err, unix.EINVAL):
 		hint = "the kernel (before 5.0) or the sandbox knows no notification descriptors"
 	default:
