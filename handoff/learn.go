@@ -32,6 +32,7 @@ const (
 	maxNoted   = 1024 // sockets of a generation whose options, or places, are remembered
 	maxOptions = 32   // of one socket
 	maxNatives = 64   // that are remembered
+	maxSaid    = 16   // sentences for a generation
 )
 
 // setting is one socket option as a program set it.
@@ -49,17 +50,18 @@ type bound struct {
 
 // notes are what is remembered of a generation's sockets, by inode. The oldest make room.
 type notes struct {
-	options  map[uint64][]setting
-	bound    map[uint64]bound
-	paths    map[uint64]boundPath // our own; freed with the lease
-	abstract map[uint64]string    // addresses bound by the program itself
-	order    []uint64
+	options map[uint64][]setting
+	bound   map[uint64]bound
+	paths   map[uint64]boundPath // our own; freed with the lease
+	left    map[uint64]Native    // unix sockets bound by the program itself; with no address: nobody's affair
+	said    []string             // what was logged
+	order   []uint64
 }
 
 func (n *notes) remember(inode uint64) {
 	if n.options == nil {
 		n.options, n.bound = map[uint64][]setting{}, map[uint64]bound{}
-		n.paths, n.abstract = map[uint64]boundPath{}, map[uint64]string{}
+		n.paths, n.left = map[uint64]boundPath{}, map[uint64]Native{}
 	}
 	if slices.Contains(n.order, inode) {
 		return
@@ -67,7 +69,7 @@ func (n *notes) remember(inode uint64) {
 	if len(n.order) >= maxNoted {
 		delete(n.options, n.order[0])
 		delete(n.bound, n.order[0])
-		delete(n.abstract, n.order[0])
+		delete(n.left, n.order[0])
 		n.order = slices.Delete(n.order, 0, 1)
 	}
 	n.order = append(n.order, inode)
@@ -114,7 +116,7 @@ func (l *Lease) Handle(c *transparent.Call) transparent.Answer {
 	}
 	switch {
 	case c.Op == transparent.Nested:
-		s.logf("process %d of generation %d asks for a seccomp notification descriptor of its own and gets EBUSY: only one is possible, and it shows us what the app binds; ENTRYPOINT_HANDOFF=inherit or none leaves it to the app", c.TID, l.gen)
+		s.logOnce(l.gen, fmt.Sprintf("process %d of generation %d asks for a seccomp notification descriptor of its own and gets EBUSY: only one is possible, and it shows us what the app binds; ENTRYPOINT_HANDOFF=inherit or none leaves it to the app", c.TID, l.gen))
 		return transparent.Answer{}
 	case c.Blind != nil:
 		if c.Op == transparent.Bind {
@@ -126,7 +128,7 @@ func (l *Lease) Handle(c *transparent.Call) transparent.Answer {
 		return l.set1(c)
 	case c.Op == transparent.Unlink:
 		return l.unlink(c)
-	case c.Op == transparent.Bind && c.Path != "":
+	case c.Op == transparent.Bind && c.Family == unix.AF_UNIX:
 		return l.bindPath(c)
 	case c.Op == transparent.Bind:
 		return l.bind(c)
@@ -242,8 +244,15 @@ func (l *Lease) listen(c *transparent.Call) transparent.Answer {
 	if b, ok := l.notes.paths[c.Inode]; ok {
 		return l.listenPath(b)
 	}
-	if address, ok := l.notes.abstract[c.Inode]; ok {
-		l.set.native(Native{Address: address, Why: "an abstract name cannot be renamed", Exclusive: true})
+	if n, ok := l.notes.left[c.Inode]; ok {
+		if n.Address != "" {
+			l.set.native(n)
+		}
+		return transparent.Answer{}
+	}
+	if c.Protocol == unixStream && l.slotByInode(c.Inode) == nil {
+		l.set.native(Native{Address: "a unix path of nine or ten letters", Exclusive: true,
+			Why: "its bind was not seen, because it is as long as an address of another kind; a longer path is"})
 		return transparent.Answer{}
 	}
 	for _, h := range l.set.held {
@@ -458,7 +467,7 @@ func (s *Set) mayLearn(gen int, p place, tcp bool) bool {
 		}
 		for other := range s.leases {
 			if other != gen && h.slotOf(other) != nil {
-				s.logf("generation %d binds %s while generation %d has %s: one socket cannot serve both; use `entrypoint restart`", gen, p, other, h.String())
+				s.logOnce(gen, fmt.Sprintf("generation %d binds %s while generation %d has %s: one socket cannot serve both; use `entrypoint restart`", gen, p, other, h.String()))
 				return false
 			}
 		}
@@ -468,6 +477,16 @@ func (s *Set) mayLearn(gen int, p place, tcp bool) bool {
 		kind = "tcp"
 	}
 	return over || vacant(&Address{Scheme: kind, Port: p.port, Host: p.ip.String()}, p) == nil
+}
+
+// logOnce says what a program that tries again and again would make us say again and again.
+func (s *Set) logOnce(gen int, text string) {
+	l := s.leases[gen]
+	if l == nil || slices.Contains(l.notes.said, text) || len(l.notes.said) >= maxSaid {
+		return
+	}
+	l.notes.said = append(l.notes.said, text)
+	s.logf("%s", text)
 }
 
 // at is the held internet address of exactly that place.
