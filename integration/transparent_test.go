@@ -5,6 +5,9 @@ package integration
 import (
 	"fmt"
 	"net"
+	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,6 +22,7 @@ func TestTransparent(t *testing.T) {
 		{"exec-of-user", ownSetpriv},
 		{"loop-of-crashes", ownRestarted},
 		{"polled", ownPolled},
+		{"foreign-abi", ownForeign},
 		{"no-filter", ownNoFilter},
 		{"no-filter-demanded", ownNoFilterDemanded},
 	})
@@ -196,4 +200,32 @@ func ownNoFilterDemanded(t *testing.T, e engine.Engine) {
 	if code != 1 || !strings.Contains(logs, "the container runtime uses one itself") || !strings.Contains(logs, "auto takes what works") {
 		t.Errorf("code %d\n%s", code, logs)
 	}
+}
+
+// ownForeign: what binds by the calls of another ABI is not seen until it counts as ready. It is noticed then, and the next
+// generation comes after it.
+func ownForeign(t *testing.T, e engine.Engine) {
+	if runtime.GOARCH != "amd64" {
+		t.Log("there is no second ABI here")
+		return
+	}
+	s := &scene{t: t, addr: freeAddress(t), dir: t.TempDir()}
+	program := filepath.Join(s.dir, "foreign")
+	if out, err := exec.Command("gcc", "-O1", "-o", program, "testdata/foreign.c").CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v\n%s", err, out)
+	}
+	_, port, _ := strings.Cut(s.addr, ":")
+	s.start(e, "", engine.Spec{
+		HostTools: true, Command: []string{"/app/foreign", port, "v1"}, Files: map[string]string{"/app/foreign": program},
+	})
+	first := s.waitVersion("v1")
+	st := s.settled()
+	if len(st.NotHeld) != 1 || st.NotHeld[0].Address != "tcp://"+s.addr || !strings.Contains(st.HandoffWhy, "the old generation stops first") {
+		t.Errorf("not held %+v, why %q", st.NotHeld, st.HandoffWhy)
+	}
+	s.reload(0)
+	if second := s.waitVersion("v1"); second.pid == first.pid {
+		t.Errorf("pid %d answers still", second.pid)
+	}
+	s.settled()
 }

@@ -44,7 +44,7 @@ func (p *initProcess) chooseMode() (*mode, error) {
 	m.noNewPrivs, err = transparent.Probe()
 	m.learns = err == nil
 	if err != nil && m.name != "transparent" {
-		p.log.Warn("only sockets in ENTRYPOINT_LISTEN are held", "why", err)
+		p.log.Warn("what the app binds by itself is not held, only sockets in ENTRYPOINT_LISTEN", "why", err)
 	}
 	switch m.name {
 	case "exclusive":
@@ -58,7 +58,6 @@ func (p *initProcess) chooseMode() (*mode, error) {
 		m.name = "transparent"
 		if err != nil {
 			m.name, m.why = "inherit", err.Error()
-			p.log.Warn("what the app binds by itself is not held", "why", err)
 		}
 	}
 	return m, nil
