@@ -88,9 +88,15 @@ func lowAddress(t *testing.T) string {
 func ownLowPort(t *testing.T, e engine.Engine) {
 	s := &scene{t: t, addr: lowAddress(t), dir: t.TempDir()}
 	s.start(e, s.binds("version=v1"), engine.Spec{Env: []string{"ENTRYPOINT_USER=65534:65534"}})
+	s.swapsAsNobody()
+}
+
+// swapsAsNobody swaps an app that has no rights.
+func (s *scene) swapsAsNobody() {
+	s.t.Helper()
 	s.waitVersion("v1")
 	if st := s.state(); st.UID != 65534 {
-		t.Errorf("the app is %d", st.UID)
+		s.t.Errorf("the app is %d", st.UID)
 	}
 	s.settled()
 	s.underLoad()
@@ -107,17 +113,7 @@ func ownSetpriv(t *testing.T, e engine.Engine) {
 	s.start(e, s.binds("version=v1"), engine.Spec{
 		HostTools: true, Command: []string{"/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", server},
 	})
-	s.waitVersion("v1")
-	if st := s.state(); st.UID != 65534 {
-		t.Errorf("the app is %d", st.UID)
-	}
-	s.settled()
-	s.underLoad()
-	s.put(s.binds("version=v2"))
-	s.reload(0)
-	s.waitVersion("v2")
-	s.learned(s.settled(), "steered")
-	s.lossless()
+	s.swapsAsNobody()
 }
 
 // ownRestarted: the app crashes again and again under load. Requests in flight die with it; whoever comes meanwhile waits.
