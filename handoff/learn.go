@@ -119,8 +119,8 @@ func (l *Lease) Handle(c *transparent.Call) transparent.Answer {
 		s.logOnce(l.gen, fmt.Sprintf("process %d of generation %d asks for a seccomp notification descriptor of its own and gets EBUSY: only one is possible, and it shows us what the app binds; ENTRYPOINT_HANDOFF=inherit or none leaves it to the app", c.TID, l.gen))
 		return transparent.Answer{}
 	case c.Blind != nil:
-		if c.Op == transparent.Bind {
-			s.native(Native{Address: "what a process of another identity binds", Exclusive: true,
+		if c.Op == transparent.Listen { // many bind as clients, or what is no address of the internet
+			s.native(Native{Address: "what a process of another identity listens on", Exclusive: true,
 				Why: fmt.Sprintf("it cannot be looked into (%v): it changed its user without exec; start it as that user (ENTRYPOINT_USER), or grant CAP_SYS_PTRACE", c.Blind)})
 		}
 		return transparent.Answer{}
