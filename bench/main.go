@@ -2,7 +2,7 @@
 // on one machine, each number beside its yardstick measured in the same minute: only
 // the ratios mean anything elsewhere. It prints a Markdown table.
 //
-//	go run ./bench [-quick]
+//	go run ./bench [-quick] [-only calls,requests]
 //
 // It needs root (PID namespaces) and, as yardsticks, tini and dumb-init; rows whose
 // yardstick is missing say so. Every row is bounded in time.
@@ -13,6 +13,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/hotswap-init/entrypoint/integration/engine"
@@ -31,16 +33,35 @@ type bench struct {
 	quick    bool
 }
 
+// measurements are made in this order.
+var measurements = []struct {
+	name    string
+	measure func(*bench) ([]line, error)
+}{
+	{"start", (*bench).start}, {"starts", (*bench).starts}, {"rehearsal", (*bench).rehearsal}, {"calls", (*bench).calls},
+	{"forward", (*bench).forward}, {"orphans", (*bench).orphans}, {"idle", (*bench).idle}, {"requests", (*bench).requests},
+	{"steering", (*bench).steering}, {"swap", (*bench).firstRequest}, {"generations", (*bench).generations},
+}
+
+func names() []string {
+	var all []string
+	for _, m := range measurements {
+		all = append(all, m.name)
+	}
+	return all
+}
+
 func main() {
 	quick := flag.Bool("quick", false, "a tenth of the work")
+	only := flag.String("only", "", "make these measurements only, separated by commas: "+strings.Join(names(), ","))
 	flag.Parse()
-	if err := run(*quick); err != nil {
+	if err := run(*quick, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(quick bool) error {
+func run(quick bool, only string) error {
 	if os.Getuid() != 0 {
 		return fmt.Errorf("PID namespaces need root")
 	}
@@ -59,10 +80,11 @@ func run(quick bool) error {
 		return err
 	}
 	fmt.Println("| what | entrypoint | yardstick | ratio | budget |\n|---|---|---|---|---|")
-	for _, measure := range []func() ([]line, error){
-		b.start, b.starts, b.rehearsal, b.calls, b.forward, b.orphans, b.idle, b.requests, b.steering, b.firstRequest,
-	} {
-		lines, err := measure()
+	for _, m := range measurements {
+		if only != "" && !slices.Contains(strings.Split(only, ","), m.name) {
+			continue
+		}
+		lines, err := m.measure(b)
 		if err != nil {
 			return err
 		}

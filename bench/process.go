@@ -221,7 +221,8 @@ func (b *bench) watchIdle(i initCommand) (rssKiB, wakeups int, err error) {
 	if i.name == "bare" || i.name == "dumb-init" {
 		return 0, 0, nil
 	}
-	cmd := inNamespace(i, "/bin/sleep", "100")
+	// With a /proc of its own, as a container has it: else nothing would be watched.
+	cmd := inNamespace(initCommand{argv: append([]string{"/bin/sh", "-c", `mount --make-rprivate / && mount -t proc proc /proc && exec "$@"`, "sh"}, i.argv...)}, "/bin/sleep", "100")
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "ENTRYPOINT_LISTEN=tcp://127.0.0.1:0", "ENTRYPOINT_READY=delay:10ms", "ENTRYPOINT_LOG_LEVEL=error"}
 	if err := cmd.Start(); err != nil {
 		return 0, 0, err

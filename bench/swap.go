@@ -26,61 +26,6 @@ func freeAddress() (string, error) {
 	return "", errors.New("no free port")
 }
 
-// requests compares the app behind a held socket, inherited and put under its bind, with the app alone, in turns.
-func (b *bench) requests() ([]line, error) {
-	ways := []func(address string) engine.Spec{
-		func(address string) engine.Spec {
-			return engine.Spec{Init: []string{"/testapp", "listen=tcp:" + address}}
-		},
-		func(address string) engine.Spec {
-			return engine.Spec{Env: []string{"ENTRYPOINT_LISTEN=tcp://" + address}, Command: []string{"/testapp"}}
-		},
-		func(address string) engine.Spec {
-			return engine.Spec{Command: []string{"/testapp", "listen=tcp:" + address}}
-		},
-	}
-	best := make([]float64, len(ways))
-	for range 3 {
-		for i, way := range ways {
-			rate, err := b.rate(way)
-			if err != nil {
-				return nil, err
-			}
-			best[i] = max(best[i], rate)
-		}
-	}
-	var lines []line
-	for i, what := range []string{"", "requests/s through an inherited socket", "requests/s through a socket under the app's own bind"} {
-		if i > 0 {
-			lines = append(lines, line{what, fmt.Sprintf("%.0f/s", best[i]), fmt.Sprintf("alone %.0f/s", best[0]), fmt.Sprintf("%.3f", best[i]/best[0]), ">= 0.98"})
-		}
-	}
-	return lines, nil
-}
-
-// rate runs a container and asks it for two seconds, a connection for each request.
-func (b *bench) rate(spec func(address string) engine.Spec) (float64, error) {
-	address, err := freeAddress()
-	if err != nil {
-		return 0, err
-	}
-	c, err := b.engine.Start(b.ctx, spec(address))
-	if err != nil {
-		return 0, err
-	}
-	defer c.Close()
-	if err := b.answers(address); err != nil {
-		return 0, fmt.Errorf("%w\n%s", err, c.Logs())
-	}
-	l := load.Start(b.ctx, load.Options{Address: address, Fresh: 8, Duration: 2 * time.Second, MaxRequests: 200_000})
-	l.Wait()
-	r := l.Report()
-	if n := r.Failures(load.Fresh); n > 0 {
-		return 0, fmt.Errorf("%d requests failed: %s", n, r.FailedText())
-	}
-	return float64(r.Requests()) / r.Elapsed.Seconds(), nil
-}
-
 // answers waits until somebody answers.
 func (b *bench) answers(address string) error {
 	ctx, cancel := context.WithTimeout(b.ctx, 10*time.Second)
@@ -118,16 +63,12 @@ func (b *bench) firstRequest() ([]line, error) {
 	if err != nil {
 		return nil, err
 	}
-	alone, err := b.ownStart(address)
-	if err != nil {
-		return nil, err
-	}
 	var lines []line
 	for _, way := range []struct {
 		what      string
 		inherited bool
 	}{{"trigger to first request, beyond the app's own start, inherited", true}, {"the same, the app binds by itself", false}} {
-		swap, err := b.swapTimes(address, way.inherited)
+		swap, alone, err := b.swapTimes(address, way.inherited)
 		if err != nil {
 			return nil, err
 		}
@@ -136,32 +77,31 @@ func (b *bench) firstRequest() ([]line, error) {
 	return lines, nil
 }
 
-func (b *bench) ownStart(address string) (time.Duration, error) {
-	var took []time.Duration
-	for range b.times(20) {
-		begin := time.Now()
-		cmd := exec.Command(b.binaries.TestApp, "listen=tcp:"+address)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		if err := cmd.Start(); err != nil {
-			return 0, err
-		}
-		err := b.answers(address)
-		took = append(took, time.Since(begin))
-		cmd.Process.Kill()
-		cmd.Wait()
-		if err != nil {
-			return 0, err
-		}
+// ownStart is how long the app takes from exec to its first answer.
+func (b *bench) ownStart() (time.Duration, error) {
+	address, err := freeAddress()
+	if err != nil {
+		return 0, err
 	}
-	return median(took), nil
+	begin := time.Now()
+	cmd := exec.Command(b.binaries.TestApp, "listen=tcp:"+address)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	err = b.answers(address)
+	return time.Since(begin), err
 }
 
-func (b *bench) swapTimes(address string, inherited bool) (time.Duration, error) {
+// swapTimes are the medians of a container's swaps and of the app's own starts, in turns under the same load.
+func (b *bench) swapTimes(address string, inherited bool) (swap, alone time.Duration, err error) {
 	dir := filepath.Dir(b.binaries.TestApp)
 	const app = "/app/server"
 	file := filepath.Join(dir, "bench-server")
 	if err := b.binaries.Stamp(file, "version=v0"); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	spec := engine.Spec{Command: []string{app, "listen=tcp:" + address}, Files: map[string]string{app: file}}
 	if inherited {
@@ -169,24 +109,28 @@ func (b *bench) swapTimes(address string, inherited bool) (time.Duration, error)
 	}
 	c, err := b.engine.Start(b.ctx, spec)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer c.Close()
 	if err := b.answers(address); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	l := load.Start(b.ctx, load.Options{Address: address, Fresh: 1, Pace: 200 * time.Microsecond})
 	defer l.Stop()
-	var took []time.Duration
+	var took, own []time.Duration
 	for i := range b.times(20) {
-		version := fmt.Sprint("v", i+1)
-		d, err := b.swapOnce(c, l, file, app, version)
+		d, err := b.ownStart()
 		if err != nil {
-			return 0, err
+			return 0, 0, err
+		}
+		own = append(own, d)
+		version := fmt.Sprint("v", i+1)
+		if d, err = b.swapOnce(c, l, file, app, version); err != nil {
+			return 0, 0, err
 		}
 		took = append(took, d)
 	}
-	return median(took), nil
+	return median(took), median(own), nil
 }
 
 func (b *bench) swapOnce(c engine.Container, l *load.Load, file, app, version string) (time.Duration, error) {

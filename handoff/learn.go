@@ -32,6 +32,7 @@ const (
 	maxNoted   = 1024 // sockets of a generation whose options, or places, are remembered
 	maxOptions = 32   // of one socket
 	maxNatives = 64   // that are remembered
+	maxSaid    = 16   // sentences for a generation
 )
 
 // setting is one socket option as a program set it.
@@ -49,17 +50,18 @@ type bound struct {
 
 // notes are what is remembered of a generation's sockets, by inode. The oldest make room.
 type notes struct {
-	options  map[uint64][]setting
-	bound    map[uint64]bound
-	paths    map[uint64]boundPath // our own; freed with the lease
-	abstract map[uint64]string    // addresses bound by the program itself
-	order    []uint64
+	options map[uint64][]setting
+	bound   map[uint64]bound
+	paths   map[uint64]boundPath // our own; freed with the lease
+	left    map[uint64]Native    // unix sockets bound by the program itself; with no address: nobody's affair
+	said    []string             // what was logged
+	order   []uint64
 }
 
 func (n *notes) remember(inode uint64) {
 	if n.options == nil {
 		n.options, n.bound = map[uint64][]setting{}, map[uint64]bound{}
-		n.paths, n.abstract = map[uint64]boundPath{}, map[uint64]string{}
+		n.paths, n.left = map[uint64]boundPath{}, map[uint64]Native{}
 	}
 	if slices.Contains(n.order, inode) {
 		return
@@ -67,7 +69,7 @@ func (n *notes) remember(inode uint64) {
 	if len(n.order) >= maxNoted {
 		delete(n.options, n.order[0])
 		delete(n.bound, n.order[0])
-		delete(n.abstract, n.order[0])
+		delete(n.left, n.order[0])
 		n.order = slices.Delete(n.order, 0, 1)
 	}
 	n.order = append(n.order, inode)
@@ -114,11 +116,11 @@ func (l *Lease) Handle(c *transparent.Call) transparent.Answer {
 	}
 	switch {
 	case c.Op == transparent.Nested:
-		s.logf("process %d of generation %d asks for a seccomp notification descriptor of its own and gets EBUSY: only one is possible, and it shows us what the app binds; ENTRYPOINT_HANDOFF=inherit or none leaves it to the app", c.TID, l.gen)
+		s.logOnce(l.gen, fmt.Sprintf("process %d of generation %d asks for a seccomp notification descriptor of its own and gets EBUSY: only one is possible, and it shows us what the app binds; ENTRYPOINT_HANDOFF=inherit or none leaves it to the app", c.TID, l.gen))
 		return transparent.Answer{}
 	case c.Blind != nil:
-		if c.Op == transparent.Bind {
-			s.native(Native{Address: "what a process of another identity binds", Exclusive: true,
+		if c.Op == transparent.Listen { // many bind as clients, or what is no address of the internet
+			s.native(Native{Address: "what a process of another identity listens on", Exclusive: true,
 				Why: fmt.Sprintf("it cannot be looked into (%v): it changed its user without exec; start it as that user (ENTRYPOINT_USER), or grant CAP_SYS_PTRACE", c.Blind)})
 		}
 		return transparent.Answer{}
@@ -126,7 +128,7 @@ func (l *Lease) Handle(c *transparent.Call) transparent.Answer {
 		return l.set1(c)
 	case c.Op == transparent.Unlink:
 		return l.unlink(c)
-	case c.Op == transparent.Bind && c.Path != "":
+	case c.Op == transparent.Bind && c.Family == unix.AF_UNIX:
 		return l.bindPath(c)
 	case c.Op == transparent.Bind:
 		return l.bind(c)
@@ -242,8 +244,15 @@ func (l *Lease) listen(c *transparent.Call) transparent.Answer {
 	if b, ok := l.notes.paths[c.Inode]; ok {
 		return l.listenPath(b)
 	}
-	if address, ok := l.notes.abstract[c.Inode]; ok {
-		l.set.native(Native{Address: address, Why: "an abstract name cannot be renamed", Exclusive: true})
+	if n, ok := l.notes.left[c.Inode]; ok {
+		if n.Address != "" {
+			l.set.native(n)
+		}
+		return transparent.Answer{}
+	}
+	if c.Protocol == unixStream && l.slotByInode(c.Inode) == nil {
+		l.set.native(Native{Address: "a unix path of nine or ten letters", Exclusive: true,
+			Why: "its bind was not seen, because it is as long as an address of another kind; a longer path is"})
 		return transparent.Answer{}
 	}
 	for _, h := range l.set.held {
@@ -266,13 +275,15 @@ func (s *Set) relisten(h *held, sl *slot) error {
 	if err := h.check(); err != nil {
 		return err
 	}
-	if h.mode != modeSteered || h.order.index(sl) >= 0 {
+	if h.order.index(sl) >= 0 || sl.listening() {
 		return nil
 	}
 	if err := unix.Listen(sl.fd, backlog(&h.addr)); err != nil {
 		return fmt.Errorf("cannot listen on %q again: %w", h.String(), err)
 	}
-	h.order.join(sl)
+	if h.mode == modeSteered {
+		h.order.join(sl)
+	}
 	return nil
 }
 
@@ -306,6 +317,11 @@ func (s *Set) slotAt(l *Lease, b bound, tcp bool) (*slot, error) {
 		}
 	}
 	if sl := h.slotOf(l.gen); sl != nil {
+		if tcp { // the program may have called shutdown on it before it closed it
+			if err := s.relisten(h, sl); err != nil {
+				return nil, err
+			}
+		}
 		if !h.swappable() && !s.anyoneHas(h) { // in what mode a generation that is gone has left it
 			if err := sl.refresh(); err != nil {
 				return nil, err
@@ -378,7 +394,7 @@ func (s *Set) learn(l *Lease, b bound, tcp bool) (*held, error) {
 		spare := h.spare()
 		spare.phase, spare.gen = leased, l.gen
 	} else {
-		h.owned = true
+		h.owned = !s.isCandidate(l.gen)
 	}
 	if s.cfg.Learned != nil {
 		s.cfg.Learned(l.gen, h.status())
@@ -451,7 +467,7 @@ func (s *Set) mayLearn(gen int, p place, tcp bool) bool {
 		}
 		for other := range s.leases {
 			if other != gen && h.slotOf(other) != nil {
-				s.logf("generation %d binds %s while generation %d has %s: one socket cannot serve both; use `entrypoint restart`", gen, p, other, h.String())
+				s.logOnce(gen, fmt.Sprintf("generation %d binds %s while generation %d has %s: one socket cannot serve both; use `entrypoint restart`", gen, p, other, h.String()))
 				return false
 			}
 		}
@@ -461,6 +477,16 @@ func (s *Set) mayLearn(gen int, p place, tcp bool) bool {
 		kind = "tcp"
 	}
 	return over || vacant(&Address{Scheme: kind, Port: p.port, Host: p.ip.String()}, p) == nil
+}
+
+// logOnce says what a program that tries again and again would make us say again and again.
+func (s *Set) logOnce(gen int, text string) {
+	l := s.leases[gen]
+	if l == nil || slices.Contains(l.notes.said, text) || len(l.notes.said) >= maxSaid {
+		return
+	}
+	l.notes.said = append(l.notes.said, text)
+	s.logf("%s", text)
 }
 
 // at is the held internet address of exactly that place.
@@ -497,12 +523,12 @@ func (s *Set) expire(h *held) {
 	if !h.learned || h.expiry != nil {
 		return
 	}
-	wait := min(max(2*h.lag, unclaimedAtLeast), unclaimedAtMost)
+	wait := min(max(2*h.lag, s.unclaimedAtLeast), s.unclaimedAtMost)
 	h.expiry = time.AfterFunc(wait, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		h.expiry = nil
-		if s.closed || !slices.Contains(s.held, h) || h.current.phase != idle {
+		if s.closed || !slices.Contains(s.held, h) || h.current.phase != idle || !h.swappable() && s.anyoneHas(h) {
 			return
 		}
 		if s.leases[s.active] == nil || s.active == 0 {

@@ -69,17 +69,14 @@ func (l *Lease) bindPath(c *transparent.Call) transparent.Answer {
 	s := l.set
 	text := "unix://" + c.Path
 	switch {
-	case c.Protocol != "UNIX-STREAM": // older kernels (before 5.14) do not tell
+	case c.Protocol != unixStream: // datagrams; and kernels before 5.14 do not tell
 		return transparent.Answer{}
+	case c.Path == "" || ownName(c):
+		return l.leaveUnix(c, Native{})
 	case strings.HasPrefix(c.Path, "@"):
-		l.notes.remember(c.Inode)
-		l.notes.abstract[c.Inode] = text
-		return transparent.Answer{}
-	case ownName(c):
-		return transparent.Answer{}
+		return l.leaveUnix(c, Native{Address: text, Why: "an abstract name cannot be renamed", Exclusive: true})
 	case c.Elsewhere:
-		s.native(Native{Address: text, Why: "it is in another mount namespace or root folder", Exclusive: true})
-		return transparent.Answer{}
+		return l.leaveUnix(c, Native{Address: text, Why: "it is in another mount namespace or root folder", Exclusive: true})
 	}
 	if _, ok := l.notes.paths[c.Inode]; ok {
 		return transparent.Answer{Done: true} // once more: a signal interrupted it after it was answered
@@ -93,10 +90,7 @@ func (l *Lease) bindPath(c *transparent.Call) transparent.Answer {
 	}
 	b, err := s.socketAtPath(l, h, c)
 	if err != nil {
-		if !errors.Is(err, os.ErrExist) {
-			s.native(Native{Address: text, Why: err.Error(), Exclusive: true})
-		}
-		return transparent.Answer{}
+		return l.leaveUnix(c, Native{Address: text, Why: err.Error(), Exclusive: true})
 	}
 	if c.NonBlocking {
 		setNonBlocking(b.sl.fd)
@@ -108,6 +102,16 @@ func (l *Lease) bindPath(c *transparent.Call) transparent.Answer {
 		s.grew()
 	}
 	return transparent.Answer{Replace: true, FD: b.sl.fd}
+}
+
+// unixStream is the kernel's name for the protocol (Linux 5.14).
+const unixStream = "UNIX-STREAM"
+
+// leaveUnix lets the program bind by itself. What that means is noted when it listens: clients bind too.
+func (l *Lease) leaveUnix(c *transparent.Call, n Native) transparent.Answer {
+	l.notes.remember(c.Inode)
+	l.notes.left[c.Inode] = n
+	return transparent.Answer{}
 }
 
 // ownName tells whether the name has the number of the process that binds it, or of its parent: then no other generation will

@@ -104,6 +104,7 @@ func (s *Set) Steer(gen int) error {
 	}
 	s.active = gen
 	for i, h := range s.held {
+		h.owned = h.owned || !h.swappable() && s.activeHas(h)
 		if before[i] != h.current {
 			h.owned = true
 			s.traded(h, before[i])
@@ -173,6 +174,7 @@ func (l *Lease) Release() {
 func (s *Set) release(gen int) {
 	for _, h := range slices.Clone(s.held) {
 		if !h.swappable() {
+			s.releaseShared(h)
 			continue
 		}
 		sl := h.slotOf(gen)
@@ -191,6 +193,18 @@ func (s *Set) release(gen int) {
 		default:
 			s.retire(h, sl)
 		}
+	}
+}
+
+// releaseShared looks after a learned address with one socket for all, when a generation has gone: nobody may be left who
+// listens there.
+func (s *Set) releaseShared(h *held) {
+	switch {
+	case !h.learned || s.anyoneHas(h):
+	case !h.owned:
+		s.dropAddress(h) // only a refused candidate ever had it
+	default:
+		s.expire(h)
 	}
 }
 

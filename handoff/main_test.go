@@ -14,10 +14,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hotswap-init/entrypoint/handoff/internal/puppet"
 )
 
 // helpers are the roles in which TestMain re-runs the test binary, by argv[0].
-var helpers = map[string]func() int{}
+var helpers = map[string]func() int{"puppet": puppet.Main}
 
 func TestMain(m *testing.M) {
 	if role, ok := strings.CutPrefix(os.Args[0], "helper:"); ok {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,13 +62,16 @@ type Set struct {
 	growth      chan struct{} // closed and made anew when a generation gets a slot by itself
 	natives     []Native
 	colorsTried bool
+
+	unclaimedAtLeast, unclaimedAtMost time.Duration // the constants, but in tests
 }
 
 // Open opens all addresses and listens on them at once; adopted sockets that are no configured address follow them. It
 // must be called while we still have the privileges that ports, owners and GroupUID need; every Lease opens more
 // slots, so those privileges must last. On error everything is closed, adopted sockets too.
 func Open(addrs []Address, c Config) (*Set, error) {
-	s := &Set{cfg: c, leases: map[int]*Lease{}, relaying: make(chan struct{}, maxRelayed), growth: make(chan struct{})}
+	s := &Set{cfg: c, leases: map[int]*Lease{}, relaying: make(chan struct{}, maxRelayed), growth: make(chan struct{}),
+		unclaimedAtLeast: unclaimedAtLeast, unclaimedAtMost: unclaimedAtMost}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.colored = c.Steer && !c.Shared && slices.ContainsFunc(addrs, func(a Address) bool { return a.inet() && a.stream() }) && colorsWork()
 	adopted := examineAll(c.Adopt)

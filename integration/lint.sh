@@ -16,4 +16,5 @@ for arch in arm64 arm riscv64 s390x ppc64le; do
 	CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build ./... || fail "build for $arch"
 done
 CGO_ENABLED=0 GOOS=linux GOARCH=arm go vet ./... || fail "go vet for arm (32 bits)"
+CGO_ENABLED=0 GOOS=linux GOARCH=arm64 go vet ./... || fail "go vet for arm64"
 exit $failed

@@ -11,6 +11,7 @@ declare -A package=(
 	[nginx]=nginx [haproxy]=haproxy [apache2]=apache2-bin [lighttpd]=lighttpd [caddy]=caddy [socat]=socat
 	[redis-server]=redis-server [memcached]=memcached [uvicorn]=uvicorn [uwsgi]="uwsgi-core uwsgi-plugin-python3"
 	[javac]=default-jdk-headless [puma]=puma [unicorn]=unicorn [php]=php-cli [starman]=starman [erl]=erlang-base [tclsh]=tcl
+	[qemu-aarch64]=qemu-user
 )
 # What is a library and no program: a file of it, or for Python a module.
 declare -A header=([event2/http.h]=libevent-dev [microhttpd.h]=libmicrohttpd-dev [stdlib.h]=libc6-dev) # the race detector needs the last one

@@ -49,12 +49,12 @@ type shape struct {
 	swaps int // of each row
 }
 
-// shapes differ in what the container may do. The last one says little that the others do not: fewer swaps.
+// shapes differ in what the container may do. The last one says little that the others do not: fewer rows.
 var shapes = []shape{
 	{name: "root", means: "root, with the capabilities and the seccomp profile that Docker gives by default", swaps: serverSwaps},
 	{name: "hardened", means: "an unprivileged user, no capabilities, `no-new-privileges`, a read-only root with a writable `/tmp`", swaps: serverSwaps,
 		spec: engine.Spec{User: "65534:65534", DropCaps: true, ReadOnly: true, Tmp: true}},
-	{name: "user", means: "an unprivileged user, the rest as by default", swaps: 5, rows: 13, spec: engine.Spec{User: "1000:1000"}},
+	{name: "user", means: "an unprivileged user, the rest as by default", swaps: serverSwaps, rows: 13, spec: engine.Spec{User: "1000:1000"}},
 }
 
 // TestStacks swaps servers that bind by themselves under load, each in every shape: no

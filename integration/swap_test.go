@@ -247,6 +247,12 @@ func swapUDP(t *testing.T, e engine.Engine) {
 	s := &scene{t: t, addr: freeAddress(t), dir: t.TempDir()}
 	s.start(e, "version=v1", engine.Spec{Env: []string{"ENTRYPOINT_LISTEN=tcp://" + s.addr + ",udp://" + s.addr}})
 	s.waitVersion("v1")
+	s.swapUnderEchoes("")
+}
+
+// swapUnderEchoes swaps four times while one datagram after another wants its echo.
+func (s *scene) swapUnderEchoes(settings string) {
+	s.t.Helper()
 	var sent, lost atomic.Int64
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -265,7 +271,7 @@ func swapUDP(t *testing.T, e engine.Engine) {
 	}()
 	for i := range 4 {
 		version := fmt.Sprint("v", i+2)
-		s.put("version=" + version)
+		s.put("version=" + version + settings)
 		s.reload(0)
 		s.eventually("the echo is of "+version, func() error {
 			if got, err := echo(s.addr); err != nil || !strings.HasPrefix(got, version+" ") {
@@ -277,7 +283,7 @@ func swapUDP(t *testing.T, e engine.Engine) {
 	close(stop)
 	<-done
 	if lost.Load() > 0 || sent.Load() == 0 {
-		t.Errorf("%d of %d datagrams had no echo", lost.Load(), sent.Load())
+		s.t.Errorf("%d of %d datagrams had no echo", lost.Load(), sent.Load())
 	}
 }
 

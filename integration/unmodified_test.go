@@ -5,7 +5,6 @@ package integration
 import (
 	"fmt"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -40,7 +39,6 @@ func TestUnmodifiedMore(t *testing.T) {
 		{"never-listens", neverListens},
 		{"listens-and-crashes", listensAndCrashes},
 		{"unhealthy", unhealthy},
-		{"exclusive", exclusiveByItself},
 		{"shared-socket", sharedByItself},
 		{"crash", crashByItself},
 		{"nothing-bound", nothingBound},
@@ -124,38 +122,7 @@ func udpByItself(t *testing.T, e engine.Engine) {
 	settings := " ready=false listen=tcp:" + s.addr + ",udp:" + s.addr
 	s.start(e, "version=v1"+settings, engine.Spec{})
 	s.waitVersion("v1")
-	var sent, lost atomic.Int64
-	stop, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-stop:
-				return
-			case <-time.After(time.Millisecond):
-			}
-			sent.Add(1)
-			if _, err := echo(s.addr); err != nil {
-				lost.Add(1)
-			}
-		}
-	}()
-	for i := range 4 {
-		version := fmt.Sprint("v", i+2)
-		s.put("version=" + version + settings)
-		s.reload(0)
-		s.eventually("the echo is of "+version, func() error {
-			if got, err := echo(s.addr); err != nil || !strings.HasPrefix(got, version+" ") {
-				return fmt.Errorf("%q %v", got, err)
-			}
-			return nil
-		})
-	}
-	close(stop)
-	<-done
-	if lost.Load() > 0 || sent.Load() == 0 {
-		t.Errorf("%d of %d datagrams had no echo", lost.Load(), sent.Load())
-	}
+	s.swapUnderEchoes(settings)
 }
 
 // declaredToo: the address is configured, and the app binds it all the same.
@@ -390,25 +357,6 @@ func unhealthy(t *testing.T, e engine.Engine) {
 		t.Errorf("the refusal does not say what was wrong: %s", output)
 	}
 	s.refusedUnseen("v2")
-}
-
-// exclusiveByItself: the old one is gone before the new one starts; clients wait in the
-// socket that it has bound.
-func exclusiveByItself(t *testing.T, e engine.Engine) {
-	s := alone(t, e, "version=v1", engine.Spec{Env: []string{"ENTRYPOINT_HANDOFF=exclusive"}})
-	s.waitStatus("it counts as ready", func(st status) bool { return st.State == "serving" })
-	s.underLoad()
-	for i := range 3 {
-		version := fmt.Sprint("v", i+2)
-		s.put(s.binds("version=" + version + " boot=200ms"))
-		s.reload(0)
-		s.waitVersion(version)
-	}
-	st := s.settled()
-	s.lossless()
-	if st.Handoff != "exclusive" || len(st.Sockets) != 1 || !st.Sockets[0].Learned {
-		t.Errorf("status %+v", st)
-	}
 }
 
 // sharedByItself: without steering all generations share the one socket.

@@ -68,7 +68,7 @@ func (p *initProcess) serve() swap.Ending {
 	reap, stopReaping := context.WithCancel(context.Background())
 	var reaping sync.WaitGroup
 	reaping.Go(func() { p.logError("reaper", p.reaper.Run(reap)) })
-	ready := p.rehearse(ctx)
+	ready := p.rehearse()
 	p.wg.Go(func() { p.forwardSignals(ctx) })
 	p.wg.Go(func() { p.serveControl(ctx) })
 	if len(p.watched) > 0 {
@@ -82,6 +82,7 @@ func (p *initProcess) serve() swap.Ending {
 	if ready {
 		ending = p.sup.Run(context.Background())
 	}
+	p.mode.endRehearsal()
 	p.endLeftovers()
 	p.app.Close()
 	cancel()

@@ -22,6 +22,9 @@ type mode struct {
 	noNewPrivs bool // set by the filter
 	sockets    *handoff.Set
 
+	rehearsal sync.WaitGroup
+	cancel    context.CancelFunc // of the rehearsal
+
 	mu     sync.Mutex
 	tested string // what the rehearsal showed
 }
@@ -40,12 +43,12 @@ func (p *initProcess) chooseMode() (*mode, error) {
 	var err error
 	m.noNewPrivs, err = transparent.Probe()
 	m.learns = err == nil
+	if err != nil && m.name != "transparent" {
+		p.log.Warn("what the app binds by itself is not held, only sockets in ENTRYPOINT_LISTEN", "why", err)
+	}
 	switch m.name {
 	case "exclusive":
 		m.sequential = true
-		if err != nil {
-			p.log.Warn("only sockets in ENTRYPOINT_LISTEN are held", "why", err)
-		}
 	case "transparent":
 		m.must = true
 		if err != nil {
@@ -121,13 +124,15 @@ const rehearsalLimit = 10 * time.Second
 // rehearse tries the hand-off with a process of the app's user. Where sockets are held already or the mode was asked for by
 // name the app waits for it: what is held without being handed over would be in the app's way. Else the first
 // generation is started meanwhile, and its own first bind is as good a test. It is false if the app must not be started.
-func (p *initProcess) rehearse(ctx context.Context) bool {
+func (p *initProcess) rehearse() bool {
 	m := p.mode
 	if !m.learns {
 		return true
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	m.cancel = cancel
 	if !m.must && len(p.sockets.Status()) == 0 {
-		p.wg.Go(func() {
+		m.rehearsal.Go(func() {
 			select {
 			case <-time.After(rehearsalDelay):
 				_ = p.rehearsed(ctx) // logged, and in status
@@ -149,6 +154,14 @@ func (p *initProcess) rehearse(ctx context.Context) bool {
 		}
 	}
 	return true
+}
+
+// endRehearsal ends one that is under way when the app ends sooner: it is none of what the app left running.
+func (m *mode) endRehearsal() {
+	if m.cancel != nil {
+		m.cancel()
+	}
+	m.rehearsal.Wait()
 }
 
 func (p *initProcess) rehearsed(ctx context.Context) error {

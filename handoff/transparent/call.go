@@ -26,13 +26,14 @@ type Call struct {
 	Blind error
 	// Inode is the socket's, 0 if the descriptor is no socket.
 	Inode uint64
-	// Protocol is the kernel's name: TCP, TCPv6, MPTCP, MPTCPv6, UDP, UDPv6, UNIX, UNIX-STREAM, ...
+	// Protocol is the kernel's name: TCP, TCPv6, MPTCP, MPTCPv6, UDP, UDPv6, UNIX, UNIX-STREAM, ... Not of Set.
 	Protocol string
-	// NonBlocking and CloseOnExec are the descriptor's flags.
+	// NonBlocking and CloseOnExec are the descriptor's flags. Not of Set.
 	NonBlocking, CloseOnExec bool
 	// Foreign is true in another network namespace than ours.
 	Foreign bool
-	// Polled is true if one of the program's epoll sets has the socket already. Only of Bind.
+	// Polled is true if one of the program's epoll sets has the socket already. Only of Bind, and of no port 0, which is the kernel's
+	// to choose: the search is the longest part of looking.
 	Polled bool
 	// Family, Addr and Path are what is bound. Addr of IPv6 has the zone as a number; Path of an abstract socket begins with
 	// "@", any other is absolute. Path is also what is unlinked.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -15,7 +16,8 @@ import (
 // Filter is the notification descriptor of an installed filter: where the calls of one program and its descendants are
 // answered. Make one with Install, then call Serve once.
 type Filter struct {
-	file *os.File
+	file   *os.File
+	closed atomic.Bool // by Close
 	// NoNewPrivs tells that the thread, and so the program, had to be given no_new_privs for it.
 	NoNewPrivs bool
 	// Killable tells that only a deadly signal interrupts a call that is being answered (Linux 5.19).
@@ -107,8 +109,10 @@ func explain(err error) error {
 	switch {
 	case errors.Is(err, unix.EBUSY):
 		hint = "a filter with a notification descriptor is in force here already: the container runtime uses one itself"
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.ENOSYS):
-		hint = "the container's seccomp profile or the kernel does not allow the seccomp system call; Docker's default profile does"
+	case errors.Is(err, unix.EPERM):
+		hint = "the container's seccomp profile does not allow the seccomp system call; Docker's default profile does"
+	case errors.Is(err, unix.ENOSYS):
+		hint = "the kernel has no seccomp system call, as under user-mode emulation (qemu-user), or the container's seccomp profile hides it"
 	case errors.Is(err, unix.EINVAL):
 		hint = "the kernel (before 5.0) or the sandbox knows no notification descriptors"
 	default:
@@ -118,8 +122,11 @@ func explain(err error) error {
 }
 
 // Close ends Serve. Calls that wait, and all later ones of processes that still have the filter, fail with ENOSYS: it
-// is for the end of everything only.
-func (f *Filter) Close() error { return f.file.Close() }
+// is for the end of everything only. It waits for a Handler that is at work.
+func (f *Filter) Close() error {
+	f.closed.Store(true)
+	return f.file.Close()
+}
 
 // onFreshThread runs f on a thread that ends with it, and returns at once. The main thread would be parked instead of
 // ended: if the goroutine is on it, another one is tried while this one keeps it.

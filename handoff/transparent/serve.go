@@ -39,14 +39,19 @@ type addFD struct {
 	newFDFlags uint32
 }
 
-// idValid is SECCOMP_IOCTL_NOTIF_ID_VALID, _IOW('!', 2, __u64).
-const idValid = 0x40082102
-
 // Serve answers all calls until no process of the program and its descendants is left, however they were re-parented, and
 // returns nil; or until Close, and returns os.ErrClosed. It blocks, parks no thread while nothing happens, and closes
 // the descriptor at its end. logf gets what goes wrong with single calls.
 func (f *Filter) Serve(h Handler, logf func(format string, args ...any)) error {
 	defer f.file.Close()
+	err := f.serve(h, logf)
+	if err != nil && f.closed.Load() {
+		return os.ErrClosed
+	}
+	return err
+}
+
+func (f *Filter) serve(h Handler, logf func(format string, args ...any)) error {
 	rc, err := f.file.SyscallConn()
 	if err != nil {
 		return err
@@ -145,12 +150,9 @@ func ask(h Handler, c *Call, logf func(string, ...any)) (a Answer) {
 	return h.Handle(c)
 }
 
-// replace puts src in the place of the program's descriptor, if the call that we looked at still waits.
+// replace puts src in the place of the program's descriptor. The kernel does it only if the call that we looked at still
+// waits (else ENOENT): then what we read was of that process, and not of a later one with the same number.
 func (f *Filter) replace(fd int, n *notification, c *Call, src int, logf func(string, ...any)) bool {
-	id := n.id
-	if ioctl(uintptr(fd), idValid, unsafe.Pointer(&id)) != nil {
-		return false
-	}
 	a := addFD{id: n.id, flags: unix.SECCOMP_ADDFD_FLAG_SETFD, src: uint32(src), new: uint32(c.FD)}
 	if c.CloseOnExec {
 		a.newFDFlags = unix.O_CLOEXEC

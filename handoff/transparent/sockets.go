@@ -51,7 +51,7 @@ func eachFD(dir string, f func(name, link string) bool) error {
 		}
 		_, _, names = unix.ParseDirent(buf[:n], -1, names[:0])
 		for _, name := range names {
-			link, err := readlink(dir + "/fd/" + name)
+			link, err := readlinkAt(fd, name) // a third of the time of the whole path
 			if denied(err) {
 				return err
 			}

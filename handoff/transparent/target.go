@@ -68,6 +68,10 @@ func (c *Call) read(n *notification, direct bool) error {
 		return nil
 	}
 	c.Inode, _ = strconv.ParseUint(strings.TrimSuffix(inode, "]"), 10, 64)
+	if c.Op == Set {
+		c.Value = make([]byte, min(n.args[4], maxValue))
+		return peek(c.TID, dir, n.args[3], c.Value, direct)
+	}
 	var name [32]byte
 	size, err := unix.Getxattr(fd, "system.sockprotoname", name[:])
 	if err != nil {
@@ -77,20 +81,17 @@ func (c *Call) read(n *notification, direct bool) error {
 	if err := c.flags(dir); err != nil {
 		return err
 	}
-	switch c.Op {
-	case Bind:
+	if c.Op == Bind {
 		return c.readAddress(n, dir, direct)
-	case Set:
-		size := min(n.args[4], maxValue)
-		c.Value = make([]byte, size)
-		return peek(c.TID, dir, n.args[3], c.Value, direct)
 	}
 	return nil
 }
 
-func readlink(path string) (string, error) {
+func readlink(path string) (string, error) { return readlinkAt(unix.AT_FDCWD, path) }
+
+func readlinkAt(dir int, path string) (string, error) {
 	var b [256]byte
-	size, err := unix.Readlink(path, b[:])
+	size, err := unix.Readlinkat(dir, path, b[:])
 	if err != nil {
 		return "", err
 	}
@@ -118,7 +119,8 @@ func field(text []byte, name string) string {
 	return ""
 }
 
-// readFile reads by raw system calls: os.File would leave the thread whose identity this needs.
+// readFile reads a file of /proc that is one record, as status and fdinfo are: less than was asked for is its end. It makes raw
+// system calls: os.File would leave the thread whose identity this needs.
 func readFile(path string) ([]byte, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -136,6 +138,9 @@ func readFile(path string) ([]byte, error) {
 			return out, err
 		}
 		out = append(out, b[:n]...)
+		if n < len(b) {
+			break
+		}
 	}
 	return out, nil
 }
@@ -164,7 +169,7 @@ func (c *Call) readAddress(n *notification, dir string, direct bool) error {
 		return err
 	}
 	c.Foreign = name != ownNet()
-	c.Polled = polled(dir, c.Inode)
+	c.Polled = c.Addr.Port() != 0 && polled(dir, c.Inode)
 	return nil
 }
 

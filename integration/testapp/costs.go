@@ -9,7 +9,7 @@ import (
 )
 
 // costs measures single system calls of this process: bind and listen at a port n times, each
-// on a fresh socket, and some calls in a loop. It prints a line of numbers for each:
+// on a fresh socket, bind of port 0, and some calls in a loop. It prints a line of numbers for each:
 // name, median and 99th percentile in nanoseconds.
 func costs(address string, n int) error {
 	port, err := strconv.Atoi(address)
@@ -26,6 +26,15 @@ func costs(address string, n int) error {
 	}
 	report("bind", binds)
 	report("listen", listens)
+	var free []time.Duration
+	for range n {
+		b, _, err := bindOnce(0)
+		if err != nil {
+			return err
+		}
+		free = append(free, b)
+	}
+	report("free", free)
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		return err

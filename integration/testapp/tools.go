@@ -37,6 +37,8 @@ func tool(name string, args []string) int {
 		err = costs(args[0], n)
 	case "enter":
 		err = enter(args)
+	case "notified":
+		err = notified(args)
 	default:
 		err = fmt.Errorf("no tool %q", name)
 	}

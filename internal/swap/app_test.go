@@ -47,7 +47,63 @@ func settled(t *testing.T, s *Supervisor, ok func() bool) {
 	t.Fatalf("not at rest: %d goroutines, %d descriptors", g, d)
 }
 
-// TestRealSwapsLeaveNothing swaps real processes on real sockets 200 times: goroutines and descriptors stay as many.
+// rigged is a supervisor of real processes on real sockets.
+type rigged struct {
+	*Supervisor
+	t   *testing.T
+	app *App
+}
+
+// runReal runs one until the test ends. The launcher gets what every one needs.
+func runReal(t *testing.T, sockets *handoff.Set, ready string, a *App, o Options) *rigged {
+	t.Helper()
+	r := reaper.New()
+	ctx, stop := context.WithCancel(context.Background())
+	reaped := make(chan error, 1)
+	go func() { reaped <- r.Run(ctx) }()
+	checks, err := probe.Parse(ready)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Reaper, a.Sockets, a.Checks, a.Umask, a.TTY, a.Stdout, a.Stderr = r, sockets, checks, -1, -1, os.Stdout, os.Stderr
+	a.Environ = func() ([]string, []string, error) { return []string{"PATH=/bin"}, nil, nil }
+	o.Launcher, o.DrainTimeout, o.MaxDraining, o.ShutdownTimeout, o.StartTimeout, o.Group = a, time.Minute, 50, time.Minute, time.Minute, true
+	s := New(o)
+	ended := make(chan Ending, 1)
+	go func() { ended <- s.Run(context.Background()) }()
+	t.Cleanup(func() {
+		s.Stop(context.Background(), false)
+		<-ended
+		a.Close()
+		stop()
+		<-reaped
+		sockets.Close()
+	})
+	return &rigged{s, t, a}
+}
+
+// leavesNothing swaps n times, after some to warm up: goroutines and descriptors stay as many.
+func (r *rigged) leavesNothing(n int) {
+	r.t.Helper()
+	swaps := func(n int) {
+		for range n {
+			if res := r.Swap(r.t.Context(), Request{Kind: Reload, Cause: "test"}, nil); res.Code != CodeDone {
+				r.t.Fatalf("%+v", res)
+			}
+		}
+	}
+	still := func() bool { return true }
+	settled(r.t, r.Supervisor, still)
+	swaps(10)
+	settled(r.t, r.Supervisor, still)
+	g0, d0 := footprint(r.t)
+	swaps(n)
+	const spare = 2 // an address may have spare slots
+	settled(r.t, r.Supervisor, func() bool { g, d := footprint(r.t); return g <= g0 && d <= d0+spare })
+	g1, d1 := footprint(r.t)
+	r.t.Logf("%d swaps: %d -> %d goroutines, %d -> %d descriptors", n, g0, g1, d0, d1)
+}
+
 func TestRealSwapsLeaveNothing(t *testing.T) {
 	addrs, err := handoff.ParseAddresses("tcp://127.0.0.1:0,unix://" + t.TempDir() + "/s")
 	if err != nil {
@@ -57,48 +113,9 @@ func TestRealSwapsLeaveNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer sockets.Close()
-	r := reaper.New()
-	ctx, stop := context.WithCancel(context.Background())
-	reaped := make(chan error, 1)
-	go func() { reaped <- r.Run(ctx) }()
-	checks, err := probe.Parse("delay:1ms")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := New(Options{
-		Command: []string{"/bin/sleep", "1000"}, DrainTimeout: time.Minute, StopSignal: syscall.SIGTERM, MaxDraining: 50,
-		ShutdownTimeout: time.Minute, StartTimeout: time.Minute, Group: true,
-		Launcher: &App{
-			Reaper: r, Sockets: sockets, Protocols: handoff.AllProtocols, Checks: checks, Umask: -1, TTY: -1,
-			Stdout: os.Stdout, Stderr: os.Stderr,
-			Environ: func() ([]string, []string, error) { return []string{"PATH=/bin"}, nil, nil },
-		},
-	})
-	ended := make(chan Ending, 1)
-	go func() { ended <- s.Run(context.Background()) }()
-	swapOnce := func() {
-		if res := s.Swap(t.Context(), Request{Kind: Reload, Cause: "test"}, nil); res.Code != CodeDone {
-			t.Fatalf("%+v", res)
-		}
-	}
-	settled(t, s, func() bool { return true })
-	for range 10 {
-		swapOnce()
-	}
-	settled(t, s, func() bool { return true })
-	g0, d0 := footprint(t)
-	for range 200 {
-		swapOnce()
-	}
-	const spare = 2 // an address may have spare slots
-	settled(t, s, func() bool { g, d := footprint(t); return g <= g0 && d <= d0+spare })
-	g1, d1 := footprint(t)
-	t.Logf("200 swaps: %d -> %d goroutines, %d -> %d descriptors", g0, g1, d0, d1)
-	s.Stop(context.Background(), false)
-	<-ended
-	stop()
-	<-reaped
+	runReal(t, sockets, "delay:1ms", &App{Protocols: handoff.AllProtocols}, Options{
+		Command: []string{"/bin/sleep", "1000"}, StopSignal: syscall.SIGTERM,
+	}).leavesNothing(200)
 }
 
 // bindingRole makes the test binary a program that binds by itself and accepts at the address in its second argument.
@@ -122,8 +139,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// TestWatchedSwapsLeaveNothing is TestRealSwapsLeaveNothing for a program that binds by itself: each generation has a filter and a
-// thread that forked it, and both go with it.
+// Each watched generation has a filter and a thread that forked it; both go with it.
 func TestWatchedSwapsLeaveNothing(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -135,47 +151,7 @@ func TestWatchedSwapsLeaveNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer sockets.Close()
-	r := reaper.New()
-	ctx, stop := context.WithCancel(context.Background())
-	reaped := make(chan error, 1)
-	go func() { reaped <- r.Run(ctx) }()
-	checks, err := probe.Parse("auto")
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &App{
-		Reaper: r, Sockets: sockets, Checks: checks, Umask: -1, TTY: -1, Stdout: os.Stdout, Stderr: os.Stderr,
-		Interception: MustIntercept, Logf: t.Logf, Helper: "/proc/self/exe",
-		Environ: func() ([]string, []string, error) { return []string{"PATH=/bin"}, nil, nil },
-	}
-	s := New(Options{
-		Command: []string{os.Args[0], bindingRole, address}, DrainQuiet: time.Minute, DrainTimeout: time.Minute, StopSignal: syscall.SIGKILL, MaxDraining: 50,
-		ShutdownTimeout: time.Minute, StartTimeout: time.Minute, Group: true, Launcher: a,
-	})
-	ended := make(chan Ending, 1)
-	go func() { ended <- s.Run(context.Background()) }()
-	settled(t, s, func() bool { return true })
-	swapOnce := func() {
-		if res := s.Swap(t.Context(), Request{Kind: Reload, Cause: "test"}, nil); res.Code != CodeDone {
-			t.Fatalf("%+v", res)
-		}
-	}
-	for range 5 {
-		swapOnce()
-	}
-	settled(t, s, func() bool { return true })
-	g0, d0 := footprint(t)
-	for range 50 {
-		swapOnce()
-	}
-	const spare = 2 // an address may have spare slots
-	settled(t, s, func() bool { g, d := footprint(t); return g <= g0 && d <= d0+spare })
-	g1, d1 := footprint(t)
-	t.Logf("50 swaps: %d -> %d goroutines, %d -> %d descriptors", g0, g1, d0, d1)
-	s.Stop(context.Background(), false)
-	<-ended
-	a.Close()
-	stop()
-	<-reaped
+	runReal(t, sockets, "auto", &App{Interception: MustIntercept, Logf: t.Logf}, Options{
+		Command: []string{os.Args[0], bindingRole, address}, DrainQuiet: time.Minute, StopSignal: syscall.SIGKILL,
+	}).leavesNothing(50)
 }
