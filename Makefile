@@ -1,4 +1,4 @@
-# Targets: build demo test lint bench docs servers. CI runs .ci/run, which runs `make test`.
+# Targets: build demo test lint bench docs servers storm. CI runs .ci/run, which runs `make test`.
 
 GO      ?= go
 BIN     ?= bin
@@ -13,7 +13,7 @@ LDFLAGS := -s -w \
 	-X github.com/hotswap-init/entrypoint/reaper.preemptOff=1 \
 	-X main.version=$(VERSION)
 
-.PHONY: build demo test lint bench docs servers
+.PHONY: build demo test lint bench docs servers storm
 
 build:
 	@mkdir -p $(BIN)
@@ -44,3 +44,8 @@ docs:
 servers:
 	bash integration/packages.sh
 	INTEGRATION_TABLE=$(CURDIR)/docs/servers.md REQUIRE_ENGINES=docker $(GO) test -tags integration -run '^TestStacks$$' -count=1 -parallel 4 -timeout 30m ./integration
+
+# Swaps a graceful server a hundred times under 64 clients that never try again, for each protocol, more than a million
+# requests in all, and prints what was counted. `make test` has the short form.
+storm:
+	GRACEFUL_ROUNDS=100 GRACEFUL_CLIENTS=64 GRACEFUL_REQUESTS=1500 $(GO) test -run '^TestStorm$$' -count=1 -timeout 60m -v ./graceful

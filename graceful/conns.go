@@ -17,6 +17,7 @@ type conn struct {
 	state    http.ConnState
 	since    time.Time // when it came to this state
 	handlers int       // that run for it
+	h2       *h2Conn   // if it is an HTTP/2 connection that can be warned
 	http1    bool      // an HTTP/1 request came: it may be closed when idle. HTTP/2 needs a GOAWAY
 	closed   bool      // net/http, or we, have closed it
 }
@@ -27,6 +28,8 @@ type connTable struct {
 	conns map[net.Conn]*conn
 	loose int           // handlers without a connection of ours, and holds
 	wake  chan struct{} // one token: something has changed
+	warn  bool          // HTTP/2 connections are warned from their beginning
+	warns sync.WaitGroup
 }
 
 func newConnTable() *connTable {
@@ -56,16 +59,18 @@ func (t *connTable) set(nc net.Conn, state http.ConnState, now time.Time) {
 	t.changed()
 }
 
-// begin notes a handler that starts; c is nil for a connection that is not known. end must follow.
-func (t *connTable) begin(c *conn, http1 bool) {
+// begin notes a handler that starts; c is nil for a connection that is not known. end must follow. It returns the
+// connection if it is one that can be warned.
+func (t *connTable) begin(c *conn, http1 bool) *h2Conn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if c == nil {
 		t.loose++
-		return
+		return nil
 	}
 	c.handlers++
 	c.http1 = http1
+	return c.h2
 }
 
 func (t *connTable) end(c *conn) {
@@ -86,6 +91,36 @@ func (t *connTable) dropEnded(c *conn) {
 		delete(t.conns, c.net)
 	}
 }
+
+// wrap notes that a connection speaks HTTP/2.
+func (t *connTable) wrap(nc net.Conn) *h2Conn {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h2 := &h2Conn{Conn: nc}
+	if c := t.conns[nc]; c != nil {
+		c.h2 = h2
+	}
+	if t.warn {
+		h2.ask()
+	}
+	return h2
+}
+
+// announce warns all HTTP/2 connections, those to come too. It does not wait for clients that do not read: a goroutine
+// each does, which ends with the connection at the latest. settle waits for them.
+func (t *connTable) announce() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.warn = true
+	for _, c := range t.conns {
+		if c.h2 != nil {
+			t.warns.Go(c.h2.announce)
+		}
+	}
+}
+
+// settle is called when all connections are closed.
+func (t *connTable) settle() { t.warns.Wait() }
 
 func (t *connTable) changed() {
 	select {

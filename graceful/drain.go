@@ -13,13 +13,14 @@ func (s *Server) drain() {
 	ctx, cancel := s.deadline()
 	defer cancel()
 	begun := time.Now()
-	s.Hooks.around(PhaseAnnounce, func() { s.announce.Store(true); close(s.drainNow) })
+	s.Hooks.around(PhaseAnnounce, func() { s.announce.Store(true); s.conns.announce(); close(s.drainNow) })
 	s.Hooks.around(PhaseStopAccepting, s.stopAccepting)
 	s.Hooks.around(PhaseLinger, func() { s.linger(ctx, s.lingerTime()) })
 	s.Hooks.around(PhaseDrain, func() { s.err = s.finish(ctx, begun) })
 	if s.err != nil {
 		s.Hooks.around(PhaseHammer, func() { s.err = s.hammer(begun) })
 	}
+	s.conns.settle()
 }
 
 // deadline ends at the hammer time, at a second signal, and with Shutdown's context.

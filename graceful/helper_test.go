@@ -125,6 +125,8 @@ type generation struct {
 	cmd    *exec.Cmd
 	notify *net.UnixConn
 	exited chan error
+	begun  time.Time // when it was told to stop
+	ended  time.Time
 }
 
 func startGeneration(t *testing.T, helper string, files []*os.File, env ...string) *generation {
@@ -144,7 +146,7 @@ func startGeneration(t *testing.T, helper string, files []*os.File, env ...strin
 	if err := g.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	go func() { g.exited <- g.cmd.Wait() }()
+	go func() { err := g.cmd.Wait(); g.ended = time.Now(); g.exited <- err }()
 	t.Cleanup(func() { _ = g.cmd.Process.Kill(); _ = n.Close() })
 	return g
 }
@@ -166,14 +168,18 @@ func (g *generation) await(message string) {
 }
 
 // stop says TERM and waits for a good end.
-func (g *generation) stop() time.Duration {
+func (g *generation) stop() {
 	g.t.Helper()
-	begun := time.Now()
+	g.term()
+	g.wait()
+}
+
+func (g *generation) term() {
+	g.t.Helper()
+	g.begun = time.Now()
 	if err := g.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		g.t.Fatal(err)
 	}
-	g.wait()
-	return time.Since(begun)
 }
 
 func (g *generation) wait() {

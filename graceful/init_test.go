@@ -40,7 +40,7 @@ func TestStormUnderInit(t *testing.T) {
 			t.Cleanup(func() { _ = container.Process.Signal(syscall.SIGTERM); receive(t, exited, "the end of the init") })
 			awaitAddress(t, s.sock.addr)
 			s.clients(func() {
-				for range rounds(t) {
+				for range rounds() {
 					s.awaitTraffic()
 					begun := time.Now()
 					if out, err := command("reload").Output(); err != nil {

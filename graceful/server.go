@@ -53,6 +53,7 @@ type Server struct {
 	stop     chan struct{} // closed by Shutdown
 	cutNow   chan struct{} // closed when Shutdown's context ends
 	drainNow chan struct{} // closed when this server's drain begins
+	http2    sync.Once     // runs wrapHTTP2
 	err      error         // what the drain came to
 	draining sync.Once     // runs drain; whoever comes later waits for its end
 
@@ -202,6 +203,7 @@ func (s *Server) serve(l net.Listener, start func(net.Listener) error) error {
 		return errors.Join(err, l.Close())
 	}
 	defer s.process.leave()
+	s.http2.Do(func() { s.wrapHTTP2(start) })
 	if !s.register(&l) {
 		return errors.Join(http.ErrServerClosed, l.Close())
 	}

@@ -10,41 +10,56 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"text/tabwriter"
 	"time"
 )
 
 const (
-	stormClients = 32
-	stormBody    = 2000
+	stormBody = 2000
+	// stormDraining is how many generations may be on their way out at a time, so that a hundred swaps take less than a
+	// hundred lingers.
+	stormDraining = 4
 )
 
-// rounds is how many swaps each storm has: GRACEFUL_ROUNDS, or a few.
-func rounds(t *testing.T) int {
-	if n, err := strconv.Atoi(os.Getenv("GRACEFUL_ROUNDS")); err == nil && n > 0 {
+// setting is a number from the environment, or a usual value. `make storm` sets them.
+func setting(name string, usual int) int {
+	if n, err := strconv.Atoi(os.Getenv(name)); err == nil && n > 0 {
 		return n
 	}
+	return usual
+}
+
+// rounds is how many swaps each storm has: GRACEFUL_ROUNDS, or a few.
+func rounds() int {
 	if testing.Short() {
-		return 1
+		return setting("GRACEFUL_ROUNDS", 1)
 	}
-	return 3
+	return setting("GRACEFUL_ROUNDS", 3)
 }
 
 // TestStorm swaps generations on one socket under keep-alive clients that never try again: not one request may fail.
 // With GRACEFUL_HELPER_NAME=plain it shows what http.Server.Shutdown alone loses, and fails.
 func TestStorm(t *testing.T) {
+	var table bytes.Buffer
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "storm\tclients\tswaps\trequests\tfailed\tunsent\tslowest drain\t")
 	for _, proto := range stormProtocols() {
 		t.Run(proto, func(t *testing.T) {
 			s := newStorm(t, proto)
-			s.run(rounds(t))
+			s.run(rounds())
 			s.report()
+			fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%v\t\n", proto, s.size, rounds(), s.done.Load(), len(s.failures), s.unsent.Load(), s.slowest.Round(time.Millisecond))
 		})
 	}
+	_ = w.Flush()
+	t.Logf("\n%s", table.String())
 }
 
 type storm struct {
@@ -53,7 +68,10 @@ type storm struct {
 	helper   string
 	sock     held
 	env      []string
+	size     int          // number of clients
+	between  int64        // requests between two swaps
 	done     atomic.Int64 // requests answered
+	unsent   atomic.Int64 // see errUnsent
 	h2once   sync.Once
 	shared   *http.Client // of all clients, for protocols that end in shared
 	mu       sync.Mutex
@@ -62,14 +80,15 @@ type storm struct {
 }
 
 func newStorm(t *testing.T, proto string) *storm {
-	s := &storm{t: t, proto: proto, sock: holdSocket(t), helper: "serve"}
+	s := &storm{t: t, proto: proto, sock: holdSocket(t), helper: "serve", size: setting("GRACEFUL_CLIENTS", 32)}
+	s.between = int64(setting("GRACEFUL_REQUESTS", 10*s.size))
 	if name := os.Getenv("GRACEFUL_HELPER_NAME"); name != "" {
 		s.helper = name
 	}
 	s.env = []string{"TEST_ADDR=" + s.sock.addr}
-	switch proto {
-	case "http1":
-	case "h2c":
+	switch {
+	case proto == "http1":
+	case s.unencrypted():
 		s.env = append(s.env, "TEST_H2C=1")
 	default:
 		cert, key := writeCert(t, t.TempDir(), 1)
@@ -78,25 +97,40 @@ func newStorm(t *testing.T, proto string) *storm {
 	return s
 }
 
+func (s *storm) unencrypted() bool { return strings.HasPrefix(s.proto, "h2c") }
+
 // run swaps n times while the clients are at work.
 func (s *storm) run(n int) {
 	active := s.start()
+	var draining []*generation // the oldest first
 	s.clients(func() {
 		for range n {
 			s.awaitTraffic()
 			next := s.start()
-			s.slowest = max(s.slowest, active.stop())
-			active = next
+			active.term()
+			draining, active = append(draining, active), next
+			if len(draining) == stormDraining {
+				s.awaitEnd(draining[0])
+				draining = draining[1:]
+			}
 		}
 	})
-	active.stop()
+	active.term()
+	for _, g := range append(draining, active) {
+		s.awaitEnd(g)
+	}
+}
+
+func (s *storm) awaitEnd(g *generation) {
+	g.wait()
+	s.slowest = max(s.slowest, g.ended.Sub(g.begun))
 }
 
 // clients are at work during swap, and get some answers before and after it.
 func (s *storm) clients(swap func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var clients sync.WaitGroup
-	for i := range stormClients {
+	for i := range s.size {
 		clients.Go(func() { s.client(ctx, i) })
 	}
 	defer clients.Wait()
@@ -113,7 +147,7 @@ func (s *storm) start() *generation {
 
 // awaitTraffic blocks until some requests more have been answered.
 func (s *storm) awaitTraffic() {
-	goal, end := s.done.Load()+10*stormClients, time.Now().Add(deadline)
+	goal, end := s.done.Load()+s.between, time.Now().Add(deadline)
 	for s.done.Load() < goal {
 		if time.Now().After(end) {
 			s.t.Fatal("no traffic")
@@ -123,7 +157,7 @@ func (s *storm) awaitTraffic() {
 }
 
 func (s *storm) report() {
-	s.t.Logf("%s: %d requests, %d failed, slowest drain %v", s.proto, s.done.Load(), len(s.failures), s.slowest.Round(time.Millisecond))
+	s.t.Logf("%s: %d requests, %d failed, %d never sent, slowest drain %v", s.proto, s.done.Load(), len(s.failures), s.unsent.Load(), s.slowest.Round(time.Millisecond))
 	for i, err := range s.failures {
 		if i == 5 {
 			break
@@ -141,7 +175,10 @@ func (s *storm) client(ctx context.Context, i int) {
 	do, end := s.newClient()
 	defer end()
 	for ctx.Err() == nil {
-		if err := do(); err != nil {
+		if err := do(); errors.Is(err, errUnsent) {
+			s.unsent.Add(1)
+			continue
+		} else if err != nil {
 			s.mu.Lock()
 			s.failures = append(s.failures, err)
 			s.mu.Unlock()
@@ -247,19 +284,24 @@ func checkEcho(res *http.Response, want int) error {
 // is how HTTP/2 is meant.
 func newH2(proto, addr string) *http.Client {
 	var protocols http.Protocols
-	protocols.SetHTTP2(proto != "h2c")
-	protocols.SetUnencryptedHTTP2(proto == "h2c")
+	plain := strings.HasPrefix(proto, "h2c")
+	protocols.SetHTTP2(!plain)
+	protocols.SetUnencryptedHTTP2(plain)
 	tr := &http.Transport{Protocols: &protocols, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	return &http.Client{Transport: tr, Timeout: deadline}
 }
 
 // url is where the HTTP/2 clients go.
 func (s *storm) url() string {
-	if s.proto == "h2c" {
+	if s.unencrypted() {
 		return "http://" + s.sock.addr
 	}
 	return "https://" + s.sock.addr
 }
+
+// errUnsent is for a request that Go's client gave up before it wrote a byte of it: GOAWAY came when it had chosen the connection and
+// not begun the stream, and then it closes the body and takes it for used. No server has lost it, and none can help it.
+var errUnsent = errors.New("never sent")
 
 // h2post sends one request. A stream cannot be sent again.
 func h2post(c *http.Client, url string, stream bool) error {
@@ -267,7 +309,16 @@ func h2post(c *http.Client, url string, stream bool) error {
 	if stream {
 		body = struct{ io.Reader }{body}
 	}
-	res, err := c.Post(url, "text/plain", body)
+	var begun atomic.Bool // its HEADERS
+	trace := &httptrace.ClientTrace{WroteHeaderField: func(string, []string) { begun.Store(true) }}
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(context.Background(), trace), "POST", url, body)
+	if err != nil {
+		return err
+	}
+	res, err := c.Do(req)
+	if err != nil && !begun.Load() && strings.Contains(err.Error(), "cannot rewind body") {
+		return errUnsent
+	}
 	if err != nil {
 		return err
 	}
@@ -282,5 +333,5 @@ func stormProtocols() []string {
 	if one := os.Getenv("GRACEFUL_STORM"); one != "" {
 		return []string{one}
 	}
-	return []string{"http1", "tls", "http2", "h2c", "http2shared"}
+	return []string{"http1", "tls", "http2", "h2c", "http2shared", "http2streamshared", "h2cstreamshared"}
 }

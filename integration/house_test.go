@@ -27,7 +27,7 @@ var arrows = map[string][]string{
 }
 
 // free are the programs at the top.
-var free = []string{"cmd/", "integration", "bench"}
+var free = []string{"cmd/", "integration", "bench", "examples/"}
 
 type listed struct {
 	ImportPath string
