@@ -316,6 +316,9 @@ func (s *Set) slotAt(l *Lease, b bound, tcp bool) (*slot, error) {
 			return nil, err
 		}
 	}
+	if tcp && !l.met[h] {
+		defer func() { assumeNoDelay(h.slotOf(l.gen)) }()
+	}
 	if sl := h.slotOf(l.gen); sl != nil {
 		if tcp { // the program may have called shutdown on it before it closed it
 			if err := s.relisten(h, sl); err != nil {
@@ -337,6 +340,15 @@ func (s *Set) slotAt(l *Lease, b bound, tcp bool) (*slot, error) {
 		return nil, err
 	}
 	return h.slotOf(l.gen), s.catchUp(h, l.gen)
+}
+
+// assumeNoDelay sets TCP_NODELAY, which accepted connections inherit. Programs set it before they listen and rely on that, but as
+// others set it on every connection it is not watched. To lose it costs 40 ms for many an answer; to have it unasked
+// costs some packets more.
+func assumeNoDelay(sl *slot) {
+	if sl != nil {
+		_ = unix.SetsockoptInt(sl.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	}
 }
 
 // catchUp gives the active generation the traffic of an address on which it listens only now: until here its predecessor

@@ -54,13 +54,13 @@ var surviving = []option{
 	{"IP_PKTINFO", "udp4", unix.IPPROTO_IP, unix.IP_PKTINFO, unix.IP_PKTINFO, "1"},
 	{"IPV6_RECVPKTINFO", "udp6", unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, unix.IPV6_RECVPKTINFO, "1"},
 	{"UDP_GRO", "udp4", unix.IPPROTO_UDP, unix.UDP_GRO, unix.UDP_GRO, "1"},
+	{"TCP_NODELAY", "tcp4", unix.IPPROTO_TCP, unix.TCP_NODELAY, unix.TCP_NODELAY, "1"},
 }
 
 // lost are options that are not looked at, for programs set them on every connection: before bind they are in vain. That is
 // documented; this pins it.
 var lost = []option{
 	tcpOption("SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, "1"),
-	tcpOption("TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, "1"),
 	tcpOption("SO_LINGER", unix.SOL_SOCKET, unix.SO_LINGER, ":\x01\x00\x00\x00\x07\x00\x00\x00"),
 	tcpOption("TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, "33"),
 	tcpOption("TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, "33"),
@@ -125,6 +125,19 @@ func TestOptionsThatAreLost(t *testing.T) {
 			p.Want(native, "get a %d %d", o.level, o.readback)
 		})
 	}
+}
+
+// TestNoDelayIsAssumed: it is not seen whether a program set it, so it is on; what the program says after listen holds, also
+// when another of its processes listens.
+func TestNoDelayIsAssumed(t *testing.T) {
+	address := "127.0.0.1:" + vacantPort(t)
+	s, _ := learning(t, "")
+	p := run(t, s, 1)
+	p.OK("socket a tcp4\nbind a %s\nlisten a 5", address)
+	p.Want("1", "get a %d %d", unix.IPPROTO_TCP, unix.TCP_NODELAY)
+	p.OK("set a %d %d 0", unix.IPPROTO_TCP, unix.TCP_NODELAY)
+	p.OK("socket b tcp4\nbind b %s\nlisten b 5", address)
+	p.Want("0", "get b %d %d", unix.IPPROTO_TCP, unix.TCP_NODELAY)
 }
 
 // TestLastOptionCounts: each generation has what it set itself, before bind or after, and what it set last.
