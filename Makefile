@@ -1,4 +1,4 @@
-# Targets: build demo test lint bench docs servers. CI runs .ci/run, which runs `make test`.
+# Targets: build demo test lint bench docs servers keepalive. CI runs .ci/run, which runs `make test`.
 
 GO      ?= go
 BIN     ?= bin
@@ -13,7 +13,7 @@ LDFLAGS := -s -w \
 	-X github.com/hotswap-init/entrypoint/reaper.preemptOff=1 \
 	-X main.version=$(VERSION)
 
-.PHONY: build demo test lint bench docs servers
+.PHONY: build demo test lint bench docs servers keepalive
 
 build:
 	@mkdir -p $(BIN)
@@ -44,3 +44,8 @@ docs:
 servers:
 	bash integration/packages.sh
 	INTEGRATION_TABLE=$(CURDIR)/docs/servers.md REQUIRE_ENGINES=docker $(GO) test -tags integration -run '^TestStacks$$' -count=1 -parallel 4 -timeout 30m ./integration
+
+# Swaps every server of examples/ with its recipe and without, and writes down what keep-alive clients lost.
+keepalive:
+	bash integration/packages.sh
+	INTEGRATION_TABLE=$(CURDIR)/docs/keepalive.md REQUIRE_ENGINES=docker $(GO) test -tags integration -run '^TestExamples$$' -count=1 -parallel 4 -timeout 15m ./integration
