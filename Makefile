@@ -1,4 +1,4 @@
-# Targets: build demo test lint bench docs servers storm. CI runs .ci/run, which runs `make test`.
+# Targets: build demo test lint bench docs servers keepalive storm. CI runs .ci/run, which runs `make test`.
 
 GO      ?= go
 BIN     ?= bin
@@ -13,7 +13,7 @@ LDFLAGS := -s -w \
 	-X github.com/hotswap-init/entrypoint/reaper.preemptOff=1 \
 	-X main.version=$(VERSION)
 
-.PHONY: build demo test lint bench docs servers storm
+.PHONY: build demo test lint bench docs servers keepalive storm
 
 build:
 	@mkdir -p $(BIN)
@@ -49,3 +49,8 @@ servers:
 # requests in all, and prints what was counted. `make test` has the short form.
 storm:
 	GRACEFUL_ROUNDS=100 GRACEFUL_CLIENTS=64 GRACEFUL_REQUESTS=1500 $(GO) test -run '^TestStorm$$' -count=1 -timeout 60m -v ./graceful
+
+# Swaps every server of examples/ with its recipe and without, and writes down what keep-alive clients lost.
+keepalive:
+	bash integration/packages.sh
+	INTEGRATION_TABLE=$(CURDIR)/docs/keepalive.md REQUIRE_ENGINES=docker $(GO) test -tags integration -run '^TestExamples$$' -count=1 -parallel 4 -timeout 15m ./integration

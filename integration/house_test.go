@@ -13,7 +13,7 @@ import (
 const module = "github.com/hotswap-init/entrypoint/"
 
 // arrows are the imports that packages of this module may have of each other: the
-// design's, and nothing else. cmd and the test and bench programs may import all.
+// design's, and nothing else. cmd, the examples and the test and bench programs may import all.
 var arrows = map[string][]string{
 	"internal/control":  {"internal/swap"},
 	"internal/swap":     {"reaper", "handoff", "internal/artifact", "internal/probe"},

@@ -28,7 +28,8 @@ type stack struct {
 	name    string
 	version string   // a shell command that prints the server's version, with {out} as in build
 	build   []string // made once, into a folder {out}: what the app's files beginning with "out/" come from
-	files   []string // "name" of testdata/stacks, for /app; "name:path" for another place below /app
+	from    string   // the folder of its files and its build; default: testdata/stacks
+	files   []string // "name" of that folder, for /app; "name:path" for another place below /app
 	fields  []string // further fields of the files, old, new, old, new, …
 	command []string
 	env     []string
@@ -106,14 +107,16 @@ func (k stack) compiled(t *testing.T, made string) string {
 	if k.build == nil {
 		return dir
 	}
-	once, _ := compilers.LoadOrStore(dir, sync.OnceValue(func() error { return compile(k.build, dir) }))
+	once, _ := compilers.LoadOrStore(dir, sync.OnceValue(func() error { return compile(k.build, k.folder(), dir) }))
 	if err := once.(func() error)(); err != nil {
 		t.Fatalf("%s does not compile: %v", k.name, err)
 	}
 	return dir
 }
 
-func compile(command []string, dir string) error {
+func (k stack) folder() string { return cmp.Or(k.from, filepath.Join("testdata", "stacks")) }
+
+func compile(command []string, source, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -121,7 +124,7 @@ func compile(command []string, dir string) error {
 	defer cancel()
 	args := fill(command, "{out}", dir)
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Dir = filepath.Join("testdata", "stacks")
+	cmd.Dir = source
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, out)
@@ -192,7 +195,7 @@ func (r *stackRun) filled(name, version string) string {
 	if compiled, ok := strings.CutPrefix(name, "out/"); ok {
 		return filepath.Join(r.made, compiled)
 	}
-	source := filepath.Join("testdata", "stacks", name)
+	source := filepath.Join(r.folder(), name)
 	text, err := os.ReadFile(source)
 	must(&r.scene, err)
 	info, err := os.Stat(source)

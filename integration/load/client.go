@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -126,14 +127,22 @@ func (c *client) request(path string, keep bool) (version string, again bool, er
 	if c.options.Talk != nil {
 		return c.options.Talk(c.conn, c.reader, path)
 	}
-	header := "Connection: close\r\n"
-	if keep {
-		header = ""
-	}
-	if _, err := fmt.Fprintf(c.conn, "GET %s HTTP/1.1\r\nHost: load\r\n%s\r\n", path, header); err != nil {
+	if _, err := io.WriteString(c.conn, c.text(path, keep)); err != nil {
 		return "", false, err
 	}
 	return c.answer()
+}
+
+// text is a whole request, for one write.
+func (c *client) text(path string, keep bool) string {
+	method, header, body := "GET", "", ""
+	if n := c.options.Post; n > 0 {
+		method, header, body = "POST", fmt.Sprintf("Content-Type: text/plain\r\nContent-Length: %d\r\n", n), strings.Repeat("x", n)
+	}
+	if !keep {
+		header += "Connection: close\r\n"
+	}
+	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: load\r\n%s\r\n%s", method, path, header, body)
 }
 
 func (c *client) connect(deadline time.Time) error {

@@ -43,6 +43,7 @@ type Options struct {
 
 	Path     string        // of fresh and reused requests; "/"
 	SlowPath string        // "/slow?ms=300"
+	Post     int           // bytes that every request carries as a POST; 0: it is a GET
 	Pace     time.Duration // pause between two requests of one client; none
 	Timeout  time.Duration // of one request, connecting included; 5s
 

@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -90,6 +91,18 @@ func TestReusedIsCountedApart(t *testing.T) {
 	r := wait(Start(context.Background(), Options{Address: address, Reused: 1, MaxRequests: 4}))
 	if r.OK[Fresh] != 2 || r.Failed[Reused][EOF] != 2 || r.Failures(Fresh) != 0 {
 		t.Errorf("want 2 fresh answers and 2 reused ends, got %s %v", r, r.OK)
+	}
+}
+
+func TestPost(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s-%d-%v", r.Method, len(body), err)
+	}))
+	defer s.Close()
+	r := wait(Start(context.Background(), Options{Address: s.Listener.Addr().String(), Fresh: 1, Reused: 1, Post: 300, MaxRequests: 20}))
+	if r.Requests() != 20 || r.Versions["POST-300-<nil>"].Answers != 20 || r.OK[Reused] == 0 {
+		t.Errorf("want 20 posts of 300 bytes, got %s %v", r, r.Versions)
 	}
 }
 

@@ -1,0 +1,5 @@
+require_relative 'leave'
+use Leave
+
+BODY = "g#{ENV['ENTRYPOINT_GENERATION']} served\n"
+run ->(_env) { [200, { 'content-length' => BODY.bytesize.to_s }, [BODY]] }
