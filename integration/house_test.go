@@ -21,6 +21,7 @@ var arrows = map[string][]string{
 	"graceful":          {},
 	"handoff":           {},
 	"internal/artifact": {},
+	"internal/doctor":   {},
 	"internal/probe":    {},
 	"internal/watch":    {},
 	"envcfg":            {},

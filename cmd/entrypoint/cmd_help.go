@@ -32,8 +32,13 @@ func runHelp(c *call) int {
 // line is the usage line of a command, without "usage: ".
 func (c *command) line() string {
 	words := []string{"entrypoint", c.name}
+	if c.usage != "" {
+		words = append(words, c.usage)
+	}
 	for _, o := range c.options {
-		words = append(words, "["+o.spelling()+"]")
+		if c.usage == "" {
+			words = append(words, "["+o.spelling()+"]")
+		}
 	}
 	if c.args != "" {
 		words = append(words, c.args)

@@ -14,7 +14,8 @@ type command struct {
 	summary string // half a sentence, for the list of commands
 	args    string // of the usage line, after the options
 	options []option
-	words   bool // everything from the first word that is no option belongs to args, options included (run)
+	usage   string // of the usage line in place of all options, where they are too many for one
+	words   bool   // everything from the first word that is no option belongs to args, options included (run)
 	details string
 	run     func(*call) int
 }
@@ -23,14 +24,14 @@ type command struct {
 func commands() []*command {
 	return []*command{
 		reloadCommand, runCommand, restartCommand, stopCommand, signalCommand,
-		statusCommand, healthCommand, psCommand, notifyCommand,
+		statusCommand, healthCommand, psCommand, doctorCommand, notifyCommand,
 		checkCommand, configCommand, versionCommand, helpCommand,
 	}
 }
 
 // reserved are the words of later versions. They are refused already, so that a Dockerfile that uses one as the name
 // of its app does not change its meaning one day.
-var reserved = []string{"put", "rollback", "promote", "abort", "upgrade", "doctor"}
+var reserved = []string{"put", "rollback", "promote", "abort", "upgrade"}
 
 // call is one use of a command.
 type call struct {

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/hotswap-init/entrypoint/handoff"
 	"github.com/hotswap-init/entrypoint/internal/control"
+	"github.com/hotswap-init/entrypoint/internal/doctor"
 	"github.com/hotswap-init/entrypoint/internal/swap"
 	"github.com/hotswap-init/entrypoint/reaper"
 )
@@ -453,4 +456,115 @@ func TestProcessesAreVisible(t *testing.T) {
 		}
 	}
 	t.Error("this process is not in the list")
+}
+
+func TestHeldTCP(t *testing.T) {
+	for address, want := range map[string][]string{
+		"tcp://[::]:8080": {"127.0.0.1:8080", "[::1]:8080"}, "tcp://0.0.0.0:80": {"127.0.0.1:80", "[::1]:80"},
+		"tcp://127.0.0.2:8080": {"127.0.0.2:8080"}, "tcp://[fd00::1]:80": {"[fd00::1]:80"}, "udp://[::]:53": nil, "unix:///run/s": nil,
+	} {
+		got := heldTCP([]handoff.SocketStatus{{Address: "unix:///first"}, {Address: address}, {Address: "tcp://1.2.3.4:5"}})
+		if want == nil {
+			want = []string{"1.2.3.4:5"}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: %s", address, diff)
+		}
+	}
+	if got := heldTCP(nil); got != nil {
+		t.Errorf("of none: %v", got)
+	}
+}
+
+func TestDoctorURL(t *testing.T) {
+	for text, want := range map[string]doctor.Options{
+		"http://app":                  {Address: "app:80", Host: "app", Path: "/"},
+		"http://[::1]:8080/a?b=c d#e": {Address: "[::1]:8080", Host: "[::1]:8080", Path: "/a?b=c%20d"},
+		"http://127.0.0.1:1/%20":      {Address: "127.0.0.1:1", Host: "127.0.0.1:1", Path: "/%20"},
+		"https://app/":                {}, "127.0.0.1:80": {}, "/path": {}, "http://": {}, "http://a:b": {}, "unix:///run/s": {},
+	} {
+		var got doctor.Options
+		err := parseURL(&got, text)
+		if diff := cmp.Diff(want, got); diff != "" || (err == nil) != (want.Host != "") {
+			t.Errorf("%s: %v\n%s", text, err, diff)
+		}
+	}
+}
+
+const wantDoctor = `result      35 of 5194 requests were lost in 3 swaps
+load        http://127.0.0.1:8080/, 16 keep-alive clients, 4 clients with new
+            connections
+keep-alive  34 of 4132 lost
+new         1 of 1062 lost
+leave       at most 30.001s from the stop signal to the end, 1 of 2 by KILL
+
+  LOST  CLIENTS     KIND     WHEN                               CAUSE
+    34  keep-alive  eof      1ms to 10ms after the stop signal  idle-closed
+     1  new         refused  no swap under way                  new-failed
+
+cure of 34  close them later
+
+cure of 1   see status
+`
+
+func TestDoctorPage(t *testing.T) {
+	got := doctorPage(&doctor.Report{
+		Text: "35 of 5194 requests were lost in 3 swaps", URL: "http://127.0.0.1:8080/", Clients: 16, NewClients: 4, Swaps: 3,
+		Requests: doctor.Count{Kept: 4132, New: 1062}, Lost: doctor.Count{Kept: 34, New: 1},
+		Generations: []doctor.Ended{{Number: 1, SignalMS: 5000, EndMS: 5006}, {Number: 2, SignalMS: 5000, EndMS: 35001, KillMS: 35000}},
+		Losses: []doctor.Row{
+			{Cause: doctor.IdleClosed, Class: doctor.Kept, Kind: doctor.EOF, After: doctor.Signal, Count: 34, FirstMS: 0.9, LastMS: 10.2},
+			{Cause: doctor.NewFailed, Class: doctor.New, Kind: doctor.Refused, After: doctor.None, Count: 1},
+		},
+		Advice: []doctor.Advice{{Cause: doctor.IdleClosed, Count: 34, Text: "close them later"}, {Cause: doctor.NewFailed, Count: 1, Text: "see status"}},
+	})
+	if diff := cmp.Diff(wantDoctor, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestDoctorCommand(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer app.Close()
+	held := []handoff.SocketStatus{{Address: "tcp://" + app.Listener.Addr().String()}}
+	status := func(sockets []handoff.SocketStatus) swap.Status {
+		return swap.Status{PID: int(fakes.Add(1)), Sockets: sockets, Generations: []swap.Generation{{Number: 1, State: swap.Active, ActiveAt: start}}}
+	}
+	for _, c := range []struct {
+		name     string
+		f        fakeInit
+		code     int
+		out, err string // what they begin with
+	}{
+		{"no loss", fakeInit{status: status(held)}, 0, "result      nothing was lost: none of ", ""},
+		{"busy", fakeInit{status: status(held), result: swap.Result{Code: 3}}, 3, "result      a swap was not done: busy", "entrypoint: a swap was not done: busy"},
+		{"refused", fakeInit{status: status(held), result: swap.Result{Code: 1, Text: "no"}}, 1, "result      a swap was not done: no", "entrypoint: a swap was not done: no"},
+		{"nothing held", fakeInit{status: status(nil)}, 2, "", "entrypoint: no TCP address is held"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := use(t, serve(t, &c.f), "doctor", "--drain", "--swaps", "2", "--pause", "1ms")
+			if got.code != c.code || !strings.HasPrefix(got.out, c.out) || !strings.HasPrefix(got.err, c.err) {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+func TestOneDoctorAtATime(t *testing.T) {
+	pid := int(fakes.Add(1))
+	l, err := soleDoctor(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := use(t, serve(t, &fakeInit{status: swap.Status{PID: pid}}), "doctor", "--drain")
+	if diff := cmp.Diff(said{3, "", "entrypoint: busy: another doctor is at work\n"}, got, cmp.AllowUnexported(said{})); diff != "" {
+		t.Error(diff)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if l, err = soleDoctor(pid); err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
 }

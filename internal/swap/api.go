@@ -83,21 +83,23 @@ type Status struct {
 
 // Generation is one run of the app.
 type Generation struct {
-	Number     int           `json:"gen"`
-	State      State         `json:"state"`
-	PID        int           `json:"pid,omitempty"`
-	Command    []string      `json:"command"`
-	Path       string        `json:"path,omitempty"`   // the file that was executed
-	SHA256     string        `json:"sha256,omitempty"` // of its bytes, once known
-	StartedAt  time.Time     `json:"started_at,omitzero"`
-	ReadyAt    time.Time     `json:"ready_at,omitzero"`
-	ActiveAt   time.Time     `json:"active_at,omitzero"`
-	EndedAt    time.Time     `json:"ended_at,omitzero"`
-	Load       *handoff.Load `json:"load,omitempty"`        // what is left of its traffic while it drains
-	StatusText string        `json:"status_text,omitempty"` // what the app said of itself (STATUS=)
-	Exit       string        `json:"exit,omitempty"`        // how its main process ended
-	Reason     string        `json:"reason,omitempty"`      // why it was refused or stopped
-	Output     string        `json:"output,omitempty"`      // the tail of a failed candidate's output
+	Number      int           `json:"gen"`
+	State       State         `json:"state"`
+	PID         int           `json:"pid,omitempty"`
+	Command     []string      `json:"command"`
+	Path        string        `json:"path,omitempty"`   // the file that was executed
+	SHA256      string        `json:"sha256,omitempty"` // of its bytes, once known
+	StartedAt   time.Time     `json:"started_at,omitzero"`
+	ReadyAt     time.Time     `json:"ready_at,omitzero"`
+	ActiveAt    time.Time     `json:"active_at,omitzero"`
+	SignalledAt time.Time     `json:"signalled_at,omitzero"` // when it got its stop signal, or what it left behind did
+	KilledAt    time.Time     `json:"killed_at,omitzero"`    // when KILL was first sent
+	EndedAt     time.Time     `json:"ended_at,omitzero"`
+	Load        *handoff.Load `json:"load,omitempty"`        // what is left of its traffic while it drains
+	StatusText  string        `json:"status_text,omitempty"` // what the app said of itself (STATUS=)
+	Exit        string        `json:"exit,omitempty"`        // how its main process ended
+	Reason      string        `json:"reason,omitempty"`      // why it was refused or stopped
+	Output      string        `json:"output,omitempty"`      // the tail of a failed candidate's output
 }
 
 // SwapRecord is one swap that was tried.

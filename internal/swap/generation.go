@@ -51,6 +51,10 @@ func (g *record) stamp(to State) {
 		g.ReadyAt = time.Now()
 	case Active:
 		g.ActiveAt = time.Now()
+	case Stopping, Failed:
+		g.SignalledAt = time.Now()
+	case Killed:
+		g.KilledAt = time.Now()
 	case Exited:
 		g.EndedAt = time.Now()
 	}

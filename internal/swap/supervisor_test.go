@@ -401,6 +401,9 @@ func TestDrainQuietIsBounded(t *testing.T) {
 		if d := p.at[1].Sub(p.at[0]); p.signals[1] != syscall.SIGKILL || d != 30*time.Second {
 			t.Errorf("%v after %s, want KILL after DRAIN_TIMEOUT", p.signals[1], d)
 		}
+		if g := r.want(2, "serving").Generations[0]; !g.SignalledAt.Equal(p.at[0]) || !g.KilledAt.Equal(p.at[1]) {
+			t.Errorf("status says %v and %v, the process got them at %v", g.SignalledAt, g.KilledAt, p.at)
+		}
 	})
 }
 
