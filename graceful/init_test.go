@@ -24,7 +24,7 @@ func TestStormUnderInit(t *testing.T) {
 			s.sock.addr = freeAddress(t)
 			s.env = append(s.env, "TEST_ADDR="+s.sock.addr)
 			env := append(os.Environ(), s.env...)
-			env = append(env, "GRACEFUL_HELPER="+s.helper, "ENTRYPOINT_LISTEN=tcp://"+s.sock.addr, "ENTRYPOINT_DRAIN_QUIET=0s", // TERM at once, so that all clients move
+			env = append(env, "GRACEFUL_HELPER="+s.helper, "ENTRYPOINT_LISTEN=tcp://"+s.sock.addr, "ENTRYPOINT_MAX_DRAINING=50", "ENTRYPOINT_DRAIN_QUIET=0s", // TERM at once, so that all clients move
 				fmt.Sprintf("ENTRYPOINT_CONTROL=@graceful-test-%d-%s", os.Getpid(), proto))
 			command := func(args ...string) *exec.Cmd {
 				c := exec.Command(bin, args...)

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -33,11 +34,17 @@ type example struct {
 	plain     stack    // the same server without the recipe
 }
 
-const (
-	exampleSwaps   = 5
-	exampleClients = 16
-	examplePost    = 200 // bytes
-)
+const examplePost = 200 // bytes
+
+// exampleSwaps and exampleClients are what the page says; EXAMPLE_SWAPS and EXAMPLE_CLIENTS are for longer runs.
+var exampleSwaps, exampleClients = fromEnv("EXAMPLE_SWAPS", 5), fromEnv("EXAMPLE_CLIENTS", 16)
+
+func fromEnv(variable string, usual int) int {
+	if n, err := strconv.Atoi(os.Getenv(variable)); err == nil && n > 0 {
+		return n
+	}
+	return usual
+}
 
 // TestExamples swaps the servers of examples/ under keep-alive clients that POST and do not
 // retry: those with a recipe lose nothing.

@@ -36,7 +36,7 @@ go run ./cmd/entrypoint config --markdown >"$logs/environment.md" && diff -u doc
 	fail "docs/environment.md is not what the code says: run make docs"
 
 say "unit tests"
-go test -json -race -shuffle=on -timeout 10m ./... >"$logs/unit.json" 2>"$logs/unit.err" || fail "unit tests"
+GRACEFUL_INIT="$PWD/bin/entrypoint" go test -json -race -shuffle=on -timeout 10m ./... >"$logs/unit.json" 2>"$logs/unit.err" || fail "unit tests"
 
 say "integration tests"
 ENTRYPOINT_BINARY="$PWD/bin/entrypoint" go test -json -tags integration -timeout 20m -parallel 4 ./integration \
