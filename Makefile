@@ -53,4 +53,4 @@ storm:
 # Swaps every server of examples/ with its recipe and without, and writes down what keep-alive clients lost.
 keepalive:
 	bash integration/packages.sh
-	INTEGRATION_TABLE=$(CURDIR)/docs/keepalive.md REQUIRE_ENGINES=docker $(GO) test -tags integration -run '^TestExamples$$' -count=1 -parallel 4 -timeout 15m ./integration
+	INTEGRATION_TABLE=$(CURDIR)/docs/keepalive.md REQUIRE_ENGINES=docker $(GO) test -tags integration,examples -run '^TestExamples$$' -count=1 -parallel 4 -timeout 15m ./integration

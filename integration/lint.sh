@@ -10,7 +10,7 @@ fail() { echo "lint: $1" >&2; failed=1; }
 unformatted=$(gofmt -l .)
 [ -z "$unformatted" ] || fail "gofmt wants to change: $unformatted"
 go vet ./... || fail "go vet"
-go vet -tags integration ./... || fail "go vet -tags integration"
+go vet -tags integration ./... && go vet -tags integration,examples ./integration || fail "go vet -tags integration"
 go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags integration ./... || fail "staticcheck"
 for arch in arm64 arm riscv64 s390x ppc64le; do
 	CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build ./... || fail "build for $arch"
