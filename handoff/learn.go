@@ -3,11 +3,8 @@ package handoff
 import (
 	"errors"
 	"fmt"
-	"net/netip"
-	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -530,83 +527,10 @@ func (s *Set) dropAddress(h *held) {
 	}
 }
 
-// expire gives a learned address up if after some time the active generation still has not listened on it.
-func (s *Set) expire(h *held) {
-	if !h.learned || h.expiry != nil {
-		return
-	}
-	wait := min(max(2*h.lag, s.unclaimedAtLeast), s.unclaimedAtMost)
-	h.expiry = time.AfterFunc(wait, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		h.expiry = nil
-		if s.closed || !slices.Contains(s.held, h) || h.current.phase != idle || !h.swappable() && s.anyoneHas(h) {
-			return
-		}
-		if s.leases[s.active] == nil || s.active == 0 {
-			s.expire(h) // nobody serves at all: clients wait for the next generation
-			return
-		}
-		s.logf("%s is given up: generation %d has not listened on it for %v", h.String(), s.active, wait)
-		s.dropAddress(h)
-	})
-}
-
 // grew tells those who wait that some generation has got a slot.
 func (s *Set) grew() {
 	close(s.growth)
 	s.growth = make(chan struct{})
-}
-
-// Progress is how far a generation has come in listening on what it binds by itself.
-type Progress struct {
-	// Streams is on how many addresses it listens by itself, Datagrams how many it has bound.
-	Streams, Datagrams int
-	// Configured is how many configured addresses it could accept connections from, and Unproved those among them on which no
-	// generation has ever done so.
-	Configured int
-	Unproved   []string
-	// Claimed is how many addresses of the active generation it has too.
-	Claimed int
-	// Missing are addresses of the active generation on which this one is expected to listen too, until Patience has
-	// passed since its lease: twice what the active one had needed, five seconds at least.
-	Missing  []string
-	Patience time.Duration
-	// Changed is closed when any generation has got a slot.
-	Changed <-chan struct{}
-}
-
-// Progress tells how far the generation is.
-func (l *Lease) Progress() Progress {
-	s := l.set
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := Progress{Changed: s.growth}
-	for _, h := range s.held {
-		if h.addr.Scheme == "" {
-			continue
-		}
-		mine := l.slotOf(h)
-		if mine != nil && h.learned && l.gen != s.active && s.activeHas(h) {
-			p.Claimed++
-		}
-		switch {
-		case !h.learned && h.addr.stream():
-			p.Configured++
-			if !h.proved {
-				p.Unproved = append(p.Unproved, h.String())
-			}
-		case !h.learned:
-		case mine != nil && h.addr.stream():
-			p.Streams++
-		case mine != nil:
-			p.Datagrams++
-		case l.gen != s.active && s.expected(h):
-			p.Missing = append(p.Missing, h.String())
-			p.Patience = max(p.Patience, 2*h.lag, expectedAtLeast)
-		}
-	}
-	return p
 }
 
 // openBound makes what stands for a program's socket between bind and listen: its copy becomes the program's only one.
@@ -644,63 +568,6 @@ func replay(fd int, options []setting) {
 
 func has(options []setting, level, name int) bool {
 	return slices.ContainsFunc(options, func(o setting) bool { return o.level == level && o.name == name })
-}
-
-// placeOf is where a program binds. Whether an IPv6 socket takes IPv4 too is the program's last word, or the system's.
-func placeOf(c *transparent.Call, options []setting) place {
-	p := place{family: c.Family, ip: c.Addr.Addr(), port: int(c.Addr.Port())}
-	if p.family != unix.AF_INET6 {
-		return p
-	}
-	p.v6only = systemV6Only()
-	for _, o := range options {
-		if o.level == unix.IPPROTO_IPV6 && o.name == unix.IPV6_V6ONLY {
-			p.v6only = strings.Trim(o.value, "\x00") != ""
-		}
-	}
-	return p
-}
-
-// systemV6Only is the default of IPV6_V6ONLY in this network namespace.
-func systemV6Only() bool {
-	b, err := os.ReadFile("/proc/sys/net/ipv6/bindv6only")
-	return err == nil && strings.TrimSpace(string(b)) == "1"
-}
-
-func scheme(c *transparent.Call) string {
-	if c.TCP() {
-		return "tcp"
-	}
-	return "udp"
-}
-
-// overlaps tells whether one socket at p and one at q, of the same protocol, would want the same connections.
-func (p place) overlaps(q place) bool {
-	if p.port != q.port {
-		return false
-	}
-	a, b := p.host(), q.host()
-	switch {
-	case a == b:
-		return !a.IsUnspecified() || p.family == q.family
-	case p.wild(b), q.wild(a):
-		return true
-	}
-	return false
-}
-
-// host is the address without the prefix of IPv4 in IPv6.
-func (p place) host() netip.Addr { return p.ip.Unmap() }
-
-// wild tells whether p is a wildcard that takes connections to ip, which may be a wildcard itself.
-func (p place) wild(ip netip.Addr) bool {
-	switch {
-	case !p.host().IsUnspecified():
-		return false
-	case p.host().Is4():
-		return ip.Is4()
-	}
-	return !ip.Is4() || !p.v6only
 }
 
 var _ transparent.Handler = (*Lease)(nil)
