@@ -280,7 +280,7 @@ func TestBackAgain(t *testing.T) {
 	replace(t, app, "two")
 	time.Sleep(4 * testSettle) // it settles, and waits for its receiver
 	replace(t, app, "one")
-	time.Sleep(4 * testSettle) // it is noticed: who takes an event sooner may still get the old one
+	time.Sleep(25 * testSettle) // it is noticed: who takes an event sooner may still get the old one
 	quietFor(t, g, 4*testSettle)
 	replace(t, app, "three")
 	g.want("three")
@@ -293,7 +293,7 @@ func TestGoneBeforeItWasTaken(t *testing.T) {
 	replace(t, app, "two")
 	time.Sleep(4 * testSettle) // it settles, and waits for its receiver
 	must(t, os.Remove(app))
-	time.Sleep(4 * testSettle)
+	time.Sleep(25 * testSettle)
 	quietFor(t, g, testSettle)
 	write(t, app, "three", 0o755)
 	g.want("three")
