@@ -88,27 +88,24 @@ func (b *bench) settled(pid int) footprint {
 	return footprintOf(pid)
 }
 
-// footprint is what a process has.
-type footprint struct{ anonymous, threads, descriptors int }
+// footprint is what a process has; memory in KiB.
+type footprint struct{ anonymous, resident, share, threads, descriptors int }
 
 func footprintOf(pid int) (f footprint) {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	for row := range strings.Lines(string(text)) {
-		fields := strings.Fields(row)
-		if len(fields) < 2 {
-			continue
-		}
-		number, _ := strconv.Atoi(fields[1])
-		switch fields[0] {
-		case "RssAnon:":
-			f.anonymous = number
-		case "Threads:":
-			f.threads = number
-		}
-	}
+	status := fmt.Sprintf("/proc/%d/status", pid)
+	f.anonymous, f.resident = kib(status, "RssAnon"), kib(status, "VmRSS")
+	f.share = kib(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss")
+	f.threads = kib(status, "Threads")
 	open, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	f.descriptors = len(open)
 	return f
+}
+
+// kib is the number of a line such as `VmRSS: 123 kB`.
+func kib(path, name string) int {
+	text, _, _ := strings.Cut(field(path, name), " ")
+	n, _ := strconv.Atoi(text)
+	return n
 }
 
 func (f footprint) String() string {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -53,6 +55,7 @@ func (b *bench) steering() ([]line, error) {
 		return []line{{"steering switch", "no benchmark", "-", "-", "<= 0.1 ms"}}, nil
 	}
 	ns, err := strconv.ParseFloat(string(found[1]), 64)
+	b.judge("steer", "", count(ns/float64(time.Millisecond)))
 	return []line{{"steering switch", us(time.Duration(ns)), "-", "-", "<= 0.1 ms"}}, err
 }
 
@@ -63,18 +66,63 @@ func (b *bench) firstRequest() ([]line, error) {
 	if err != nil {
 		return nil, err
 	}
+	const byPath = "ENTRYPOINT_EXEC=path"
+	phases := table{
+		title: "Where the time of a swap goes", head: append([]string{"median of each phase, by the init's own log"}, swapPhases...),
+		notes: []string{"*check* opens, looks at and copies the program; *start* forks and executes it; *ready* is the app's own start and the connection that shows that it accepts; *promote* is the switch."},
+	}
 	var lines []line
 	for _, way := range []struct {
-		what      string
-		inherited bool
-	}{{"trigger to first request, beyond the app's own start, inherited", true}, {"the same, the app binds by itself", false}} {
-		swap, alone, err := b.swapTimes(address, way.inherited)
+		what, label string
+		env         []string
+	}{
+		{"trigger to first request, beyond the app's own start, inherited", "inherited", []string{inherited + "tcp://" + address}},
+		{"the same, the app binds by itself", "the app binds by itself", nil},
+		{"the same, inherited, with " + byPath + ", which saves the copy", "", []string{inherited + "tcp://" + address, byPath}},
+	} {
+		t, err := b.swapTimes(address, way.env)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", way.what, err)
 		}
-		lines = append(lines, line{way.what, ms(swap - alone), "own start " + ms(alone), ratio(swap, alone), "<= 5 ms"})
+		more := figureOf(pairs(in(time.Millisecond, t.swap), in(time.Millisecond, t.alone), less))
+		limit := "-"
+		if way.label != "" {
+			b.judge("trigger", way.label, more)
+			limit = "<= 5 ms"
+		}
+		lines = append(lines, line{way.what, more.text("ms"), "own start " + ms(median(t.alone)), ratio(median(t.swap), median(t.alone)), limit})
+		row := []string{way.what}
+		for _, phase := range swapPhases {
+			row = append(row, figureOf(t.phases[phase]).text("ms"))
+		}
+		phases.rows = append(phases.rows, row)
 	}
+	b.add(phases)
 	return lines, nil
+}
+
+// swapPhases are those of a swap without a trial, as the log names them.
+var swapPhases = []string{"check", "start", "ready", "promote"}
+
+// parsePhases takes the milliseconds of each phase out of the log of an init, without those of its first generation.
+func parsePhases(log string) map[string][]float64 {
+	all := map[string][]float64{}
+	for row := range strings.Lines(log) {
+		var l struct {
+			Message string `json:"msg"`
+			From    int
+			Phases  map[string]string
+		}
+		if json.Unmarshal([]byte(row), &l) != nil || l.Message != "swap" || l.From == 0 {
+			continue
+		}
+		for name, text := range l.Phases {
+			if took, err := time.ParseDuration(text); err == nil {
+				all[name] = append(all[name], float64(took)/float64(time.Millisecond))
+			}
+		}
+	}
+	return all
 }
 
 // ownStart is how long the app takes from exec to its first answer.
@@ -95,42 +143,48 @@ func (b *bench) ownStart() (time.Duration, error) {
 	return time.Since(begin), err
 }
 
-// swapTimes are the medians of a container's swaps and of the app's own starts, in turns under the same load.
-func (b *bench) swapTimes(address string, inherited bool) (swap, alone time.Duration, err error) {
+// swapTimes are the times of a container's swaps and of the app's own starts.
+type swapTimes struct {
+	swap, alone []time.Duration
+	phases      map[string][]float64
+}
+
+// swapTimes swaps a container and starts the app alone, in turns under the same load. Without an address in env the app binds by itself.
+func (b *bench) swapTimes(address string, env []string) (t swapTimes, err error) {
 	dir := filepath.Dir(b.binaries.TestApp)
 	const app = "/app/server"
 	file := filepath.Join(dir, "bench-server")
 	if err := b.binaries.Stamp(file, "version=v0"); err != nil {
-		return 0, 0, err
+		return t, err
 	}
-	spec := engine.Spec{Command: []string{app, "listen=tcp:" + address}, Files: map[string]string{app: file}}
-	if inherited {
-		spec.Env, spec.Command = []string{"ENTRYPOINT_LISTEN=tcp://" + address}, []string{app}
+	spec := engine.Spec{Env: env, Command: []string{app}, Files: map[string]string{app: file}}
+	if env == nil {
+		spec.Command = append(spec.Command, "listen=tcp:"+address)
 	}
 	c, err := b.engine.Start(b.ctx, spec)
 	if err != nil {
-		return 0, 0, err
+		return t, err
 	}
 	defer c.Close()
 	if err := b.answers(address); err != nil {
-		return 0, 0, err
+		return t, err
 	}
 	l := load.Start(b.ctx, load.Options{Address: address, Fresh: 1, Pace: 200 * time.Microsecond})
 	defer l.Stop()
-	var took, own []time.Duration
-	for i := range b.times(20) {
+	for i := range b.times(30) {
 		d, err := b.ownStart()
 		if err != nil {
-			return 0, 0, err
+			return t, err
 		}
-		own = append(own, d)
+		t.alone = append(t.alone, d)
 		version := fmt.Sprint("v", i+1)
 		if d, err = b.swapOnce(c, l, file, app, version); err != nil {
-			return 0, 0, err
+			return t, err
 		}
-		took = append(took, d)
+		t.swap = append(t.swap, d)
 	}
-	return median(took), median(own), nil
+	t.phases = parsePhases(c.Logs())
+	return t, nil
 }
 
 func (b *bench) swapOnce(c engine.Container, l *load.Load, file, app, version string) (time.Duration, error) {
@@ -153,12 +207,17 @@ func (b *bench) swapOnce(c engine.Container, l *load.Load, file, app, version st
 	return first.Sub(begin), waitIdle(ctx, c)
 }
 
-// waitIdle lets the old generation go before the next swap.
+// waitIdle waits until the init is healthy, and lets the old generation go before the next swap.
 func waitIdle(ctx context.Context, c engine.Container) error {
-	code, out, err := engine.Exec(ctx, c, "/entrypoint", "health")
-	if err == nil && code != 0 {
-		err = fmt.Errorf("health: %d %s", code, out)
+	for {
+		code, out, err := engine.Exec(ctx, c, "/entrypoint", "health")
+		switch {
+		case err != nil:
+			return fmt.Errorf("health: %w: %s", err, out)
+		case code == 0:
+			time.Sleep(100 * time.Millisecond)
+			return nil
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
-	time.Sleep(100 * time.Millisecond)
-	return err
 }

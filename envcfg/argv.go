@@ -43,7 +43,11 @@ func (a Argv) String() string {
 	if len(a) == 0 {
 		return ""
 	}
-	return jsonText([]string(a))
+	words := make([]string, len(a))
+	for i, w := range a {
+		words[i] = string([]rune(w)) // JSON has no other bytes: they are shown as what they are read back as
+	}
+	return jsonText(words)
 }
 
 const argvRemedy = `write ["/app/server","-addr",":8080"] or /app/server -addr :8080`

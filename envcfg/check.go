@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -17,18 +18,11 @@ func (l *loader) check() {
 	l.checkChoices()
 	l.checkTexts()
 	l.checkNumbers()
-	l.checkPairs()
 	if !l.faulted[Prefix+"ENV_FILE"] {
 		if _, err := l.config.ReadEnvFile(); err != nil {
 			l.reject(Prefix+"ENV_FILE", err.Error())
 		}
 	}
-}
-
-// comesLater reports whether the design knows a value that this version does
-// not have.
-func comesLater(name, value string) bool {
-	return name == Prefix+"HANDOFF" && value == "proxy"
 }
 
 func (l *loader) checkChoices() {
@@ -41,11 +35,7 @@ func (l *loader) checkChoices() {
 			v.SetString(choice)
 			continue
 		}
-		why := "not one of its values"
-		if comesLater(f.name, strings.ToLower(strings.TrimSpace(v.String()))) {
-			why = "this value is not in this version"
-		}
-		l.fault(f.name, problem{why, "", "write " + orList(f.choices)})
+		l.fault(f.name, problem{"not one of its values", "", "write " + orList(f.choices)})
 	}
 }
 
@@ -84,6 +74,12 @@ func (l *loader) checkTexts() {
 	if c.StateDir != "" && !filepath.IsAbs(c.StateDir) {
 		l.fault(Prefix+"STATE_DIR", problem{"not an absolute path", "", "begin it with /"})
 	}
+	for root := range strings.SplitSeq(c.TarRoots, ",") {
+		if root = strings.TrimSpace(root); root != "" && !filepath.IsAbs(root) {
+			l.fault(Prefix+"TAR_ROOTS", problem{"not a list of absolute paths", "", "begin each with /"})
+			break
+		}
+	}
 	l.checkControl()
 }
 
@@ -103,17 +99,23 @@ func (l *loader) checkControl() {
 	}
 }
 
+// maxWorkers is what the kernel's program for a held address has room for beside everything else: handoff.MaxWorkers.
+const maxWorkers = 64
+
 func (l *loader) checkNumbers() {
 	c := l.config
-	for _, name := range []string{"START_TIMEOUT", "DRAIN_TIMEOUT", "SHUTDOWN_TIMEOUT", "RESTART_DELAY", "RESTART_MAX_DELAY", "WATCH_POLL"} {
+	for _, name := range []string{"START_TIMEOUT", "DRAIN_TIMEOUT", "SHUTDOWN_TIMEOUT", "RESTART_DELAY", "RESTART_MAX_DELAY", "HEALTH_INTERVAL", "HEALTH_TIMEOUT", "WATCH_POLL", "HOOK_TIMEOUT", "PROXY_CONNECT_TIMEOUT"} {
 		if l.number(Prefix+name) == 0 {
 			l.fault(Prefix+name, problem{"it must be longer than 0s", "", durationRemedy})
 		}
 	}
-	for _, name := range []string{"MAX_DRAINING", "START_LIMIT_BURST"} {
+	for _, name := range []string{"MAX_DRAINING", "START_LIMIT_BURST", "HEALTH_FAILURES"} {
 		if l.number(Prefix+name) == 0 {
 			l.fault(Prefix+name, problem{"it must be at least 1", "", ""})
 		}
+	}
+	if c.Workers < 1 || c.Workers > maxWorkers {
+		l.fault(Prefix+"WORKERS", problem{"a generation has 1 to " + strconv.Itoa(maxWorkers) + " workers", "", ""})
 	}
 	switch syscall.Signal(c.StopSignal) {
 	case syscall.SIGSTOP, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGCONT, syscall.SIGCHLD:
@@ -126,6 +128,12 @@ func (l *loader) checkPairs() {
 	c := l.config
 	if c.Handoff == "none" && c.Listen != "" && !l.faulted[Prefix+"HANDOFF"] {
 		l.reject(Prefix+"LISTEN", fmt.Sprintf("cannot hold the addresses of %sLISTEN with %sHANDOFF=none: unset one of them", Prefix, Prefix))
+	}
+	if c.Main != "" && len(c.Apps) == 0 && !l.faulted[Prefix+"APPS"] {
+		l.reject(Prefix+"MAIN", fmt.Sprintf("cannot use %sMAIN: there are no several apps: set %sAPPS, or unset it", Prefix, Prefix))
+	}
+	if c.Handoff == "proxy" && c.Listen == "" && !l.faulted[Prefix+"LISTEN"] {
+		l.reject(Prefix+"HANDOFF", fmt.Sprintf("cannot use %sHANDOFF=proxy without addresses for the proxy: set %sLISTEN, such as tcp://:8080", Prefix, Prefix))
 	}
 	delay, most := Prefix+"RESTART_DELAY", Prefix+"RESTART_MAX_DELAY"
 	if c.RestartDelay > c.RestartMaxDelay && !l.faulted[delay] && !l.faulted[most] {
@@ -151,6 +159,10 @@ func (c *Config) Fault(name string, err error) error {
 	if err == nil {
 		return nil
 	}
+	return respell(c.faultOf(name, err), c.spelled)
+}
+
+func (c *Config) faultOf(name string, err error) error {
 	if c.Source(name) == FromFile || name == Prefix+"APP_ENV" {
 		return &Fault{Name: name, Text: fmt.Sprintf("cannot use %s: it is not understood; its value is not shown: set %s itself to see more", name, name)}
 	}
@@ -160,7 +172,7 @@ func (c *Config) Fault(name string, err error) error {
 	}
 	var all []error
 	for _, e := range joined.Unwrap() {
-		all = append(all, c.Fault(name, e))
+		all = append(all, c.faultOf(name, e))
 	}
 	return errors.Join(all...)
 }
@@ -168,13 +180,30 @@ func (c *Config) Fault(name string, err error) error {
 // Warnings returns sentences about what works but is probably not meant. They
 // hold no secret.
 func (c *Config) Warnings() []string {
-	var out []string
-	if stop := time.Duration(c.ShutdownDelay) + time.Duration(c.ShutdownTimeout); c.Grace > 0 && stop > time.Duration(c.Grace) {
-		out = append(out, fmt.Sprintf("%sSHUTDOWN_DELAY %s and %sSHUTDOWN_TIMEOUT %s together are longer than %sGRACE %s: the container may be killed before the app has ended",
-			Prefix, c.show("SHUTDOWN_DELAY", c.ShutdownDelay.String()), Prefix, c.show("SHUTDOWN_TIMEOUT", c.ShutdownTimeout.String()), Prefix, c.show("GRACE", c.Grace.String())))
+	out := c.warnings()
+	for i, text := range out {
+		out[i] = respellText(text, c.spelled)
 	}
-	if idle := c.idleRestart(); len(idle) > 0 && c.Restart == "no" {
-		out = append(out, fmt.Sprintf("%s without effect while %sRESTART is no", strings.Join(idle, ", "), Prefix))
+	return out
+}
+
+func (c *Config) warnings() []string {
+	out := c.graceWarnings()
+	for _, of := range []struct {
+		idle   bool
+		names  []string
+		reason string
+	}{
+		{c.Restart == "no", []string{"RESTART_DELAY", "RESTART_MAX_DELAY", "START_LIMIT_BURST", "START_LIMIT_INTERVAL"}, "RESTART is no"},
+		{c.Health == "", []string{"HEALTH_INTERVAL", "HEALTH_TIMEOUT"}, "HEALTH is not set"},
+		{c.Watch == "", []string{"WATCH_SETTLE", "WATCH_POLL"}, "WATCH is not set"},
+	} {
+		if set := c.set(of.names); of.idle && len(set) > 0 {
+			out = append(out, fmt.Sprintf("%s without effect while %s%s", strings.Join(set, ", "), Prefix, of.reason))
+		}
+	}
+	if idle := c.idleProxy(); len(idle) > 0 && c.Handoff != "proxy" {
+		out = append(out, fmt.Sprintf("%s without effect while %sHANDOFF is not proxy", strings.Join(idle, ", "), Prefix))
 	}
 	for _, name := range c.stray {
 		out = append(out, fmt.Sprintf("%s is not read: it has the name of a Kubernetes service link and is passed to the app: use %sLISTEN to configure an address", name, Prefix))
@@ -185,10 +214,41 @@ func (c *Config) Warnings() []string {
 	return out
 }
 
-// idleRestart lists the variables that are set and matter for restarts only.
-func (c *Config) idleRestart() []string {
+// usualGrace is how long Kubernetes waits between TERM and KILL unless told otherwise; Docker waits 10 seconds.
+const usualGrace = 30 * time.Second
+
+// graceWarnings compares what a stop may take with what the container runtime waits for it. The old generations of a swap under way
+// are ended within the same time, so that DRAIN_TIMEOUT adds nothing.
+func (c *Config) graceWarnings() []string {
+	stop, grace := time.Duration(c.ShutdownDelay)+time.Duration(c.ShutdownTimeout), time.Duration(c.Grace)
+	both := fmt.Sprintf("%sSHUTDOWN_DELAY %s and %sSHUTDOWN_TIMEOUT %s together are",
+		Prefix, c.show("SHUTDOWN_DELAY", c.ShutdownDelay.String()), Prefix, c.show("SHUTDOWN_TIMEOUT", c.ShutdownTimeout.String()))
+	switch {
+	case grace > 0 && stop > grace:
+		return []string{fmt.Sprintf("%s longer than %sGRACE %s: the container may be killed before the app has ended: raise its grace period, and %sGRACE with it, or shorten the two",
+			both, Prefix, c.show("GRACE", c.Grace.String()), Prefix)}
+	case grace == 0 && stop >= usualGrace:
+		return []string{fmt.Sprintf("%s %v or longer, and Docker kills after 10s, Kubernetes after 30s, unless told otherwise: say in %sGRACE what this container's grace period is",
+			both, usualGrace, Prefix)}
+	}
+	return nil
+}
+
+// set lists those of the names that are set.
+func (c *Config) set(names []string) []string {
 	var set []string
-	for _, name := range []string{"RESTART_DELAY", "RESTART_MAX_DELAY", "START_LIMIT_BURST", "START_LIMIT_INTERVAL"} {
+	for _, name := range names {
+		if c.Source(Prefix+name) != FromDefault {
+			set = append(set, Prefix+name)
+		}
+	}
+	return set
+}
+
+// idleProxy lists the variables that are set and matter for the proxy only.
+func (c *Config) idleProxy() []string {
+	var set []string
+	for _, name := range []string{"PROXY", "PROXY_RANGE", "PROXY_CONNECT_TIMEOUT", "PROXY_IDLE_TIMEOUT", "PROXY_TLS", "PROXY_TRUST", "PROXY_PROTOCOL"} {
 		if c.Source(Prefix+name) != FromDefault {
 			set = append(set, Prefix+name)
 		}

@@ -2,16 +2,23 @@ package envcfg
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
 // fileSuffix makes the name of the variable that names a file with the value.
 const fileSuffix = "_FILE"
 
+// hookWords end the names of the variables that a hook is told of its occasion.
+var hookWords = []string{"EVENT", "APP", "GENERATION", "PREVIOUS", "ACTIVE", "PID", "PIDS", "PATH", "SHA256", "CAUSE", "CODE", "RESULT", "SOCKETS", "REASON"}
+
 // handedDown reports whether name is a variable that an outer init gives to
 // the app it runs, which may be this one. It is not configuration, and it is
 // not passed on.
 func handedDown(name string) bool {
+	if hook, ok := strings.CutPrefix(name, Prefix+"HOOK_"); ok {
+		return slices.Contains(hookWords, hook)
+	}
 	return name == Prefix+"GENERATION" || name == Prefix+"WORKER"
 }
 

@@ -1,7 +1,7 @@
 package envcfg
 
 import (
-	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -59,11 +59,15 @@ func refuse(why, detail, remedy string) error {
 	return problems{{why: why, detail: detail, remedy: remedy}}
 }
 
-// quote quotes an outside value for a message, shortened when it is long.
+// quote quotes an outside value for a message, shortened when it is long: in bytes, or in the escapes that show them.
 func quote(s string) string {
 	const most = 120 // enough to recognise a value, short enough for one log line
-	if len(s) > most {
-		return fmt.Sprintf("%q…", s[:most])
+	n := min(len(s), most)
+	for len(strconv.Quote(s[:n])) > 2*most {
+		n /= 2
 	}
-	return fmt.Sprintf("%q", s)
+	if n < len(s) {
+		return strconv.Quote(s[:n]) + "…"
+	}
+	return strconv.Quote(s)
 }

@@ -23,9 +23,16 @@ func FuzzLoad(f *testing.F) {
 			f.Add(uint8(i*3+n), text, "X", "1")
 		}
 	}
+	f.Add(uint8(0), "/\x98\xae \x02", "X", "1")
 	f.Add(uint8(0), "", "entrypoint_dir", "x")
 	f.Add(uint8(0), "", "ENTRYPOINT_PORT", "80")
 	fields := newTable().fields
+	for n := range fields { // each says what is wrong with a long value in a short sentence
+		for _, unit := range []string{"x", "\xc5", "\u200b", "\U0010ffff", ",", "=", "x,", "\xc5=\xc5,", "7:", "/\xc5", "http:\xc5", "\"\xc5"} {
+			f.Add(uint8(n), strings.Repeat(unit, 110/len(unit)), "X", "1")
+			f.Add(uint8(n), strings.Repeat(unit, 5000), "X", "1")
+		}
+	}
 	f.Fuzz(func(t *testing.T, which uint8, value, name, other string) {
 		variable := fields[int(which)%len(fields)]
 		if variable.name == Prefix+"ENV_FILE" || strings.HasSuffix(strings.ToUpper(name), fileSuffix) {

@@ -20,7 +20,10 @@ import (
 // Load reads the files named by NAME_FILE variables, and ENTRYPOINT_ENV_FILE's
 // to see that it can be used. It changes the process environment and restores
 // it before it returns: see the package comment for when that is safe.
-func Load(environ []string) (*Config, error) {
+func Load(environ []string) (*Config, error) { return read(environ, true) }
+
+// read is Load. Without whole, what goes with what is not looked at: the rest is still to come.
+func read(environ []string, whole bool) (*Config, error) {
 	l := &loader{
 		table:   newTable(),
 		values:  map[string]string{},
@@ -32,6 +35,9 @@ func Load(environ []string) (*Config, error) {
 	l.readFiles()
 	l.decode()
 	l.check()
+	if whole {
+		l.checkPairs()
+	}
 	if err := errors.Join(l.faults...); err != nil {
 		return nil, err
 	}

@@ -80,14 +80,17 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Variables{
-		Umask: KeepUmask, Handoff: "auto", Steer: "auto", Protocols: "all", Ready: "auto",
+		Umask: KeepUmask, Workers: 1, Rollout: "bluegreen", Handoff: "auto", Steer: "auto", Protocols: "all", Ready: "auto",
+		Proxy: "http", ProxyRange: "10000-11000", ProxyConnectTimeout: Duration(time.Minute), ProxyProtocol: "off",
 		StartTimeout: Duration(time.Minute), DrainQuiet: Duration(5 * time.Second), StopSignal: Signal(syscall.SIGTERM),
 		DrainTimeout: Duration(30 * time.Second), MaxDraining: 2, ShutdownTimeout: Duration(8 * time.Second),
 		Restart: "no", RestartDelay: Duration(100 * time.Millisecond), RestartMaxDelay: Duration(30 * time.Second),
 		StartLimitBurst: 5, StartLimitInterval: Duration(time.Minute), OnFatal: "exit",
 		Signals: Signals{syscall.SIGHUP: {Action: ActionReload}, syscall.SIGTERM: {Action: ActionStop}},
 		Group:   true, Subreaper: "auto", TTY: "auto", WatchSettle: Duration(300 * time.Millisecond),
-		WatchPoll: Duration(2 * time.Second), Control: "auto", LogLevel: "info", LogFormat: "auto",
+		WatchPoll: Duration(2 * time.Second), Exec: "auto", Keep: 2, HookTimeout: Duration(30 * time.Second),
+		HealthInterval: Duration(10 * time.Second), HealthTimeout: Duration(5 * time.Second), HealthFailures: 3, HealthAction: "replace",
+		Rollback: "off", Control: "auto", LogLevel: "info", LogFormat: "auto", Log: "stderr", AppLog: "inherit",
 	}
 	if diff := cmp.Diff(want, c.Variables); diff != "" {
 		t.Error(diff)
@@ -175,6 +178,7 @@ func TestRefused(t *testing.T) {
 		{"SHUTDOWN_TIMEOUT=0", `="0": it must be longer than 0s` + duration},
 		{"RESTART_DELAY=0", `="0": it must be longer than 0s` + duration},
 		{"WATCH_POLL=0", `="0": it must be longer than 0s` + duration},
+		{"HOOK_TIMEOUT=0", `="0": it must be longer than 0s` + duration},
 		{"GROUP=y", `="y": not a yes or no: write true, false, yes, no, on, off, 1 or 0`},
 		{"MAX_DRAINING=0", `="0": it must be at least 1`},
 		{"START_LIMIT_BURST=0", `="0": it must be at least 1`},
@@ -182,8 +186,9 @@ func TestRefused(t *testing.T) {
 		{"MAX_DRAINING=0x2", `="0x2": not a whole number: write digits only, such as 2`},
 		{"UMASK=1000", `="1000": not an octal file mode mask: write 000 to 777, such as 027`},
 		{"UMASK=8", `="8": not an octal file mode mask: write 000 to 777, such as 027`},
-		{"HANDOFF=proxy", `="proxy": this value is not in this version: write auto, transparent, inherit, exclusive or none`},
-		{"HANDOFF=off", `="off": not one of its values: write auto, transparent, inherit, exclusive or none`},
+		{"HANDOFF=magic", `="magic": not one of its values: write auto, transparent, inherit, proxy, exclusive or none`},
+		{"HANDOFF=proxy", `=proxy without addresses for the proxy: set ENTRYPOINT_LISTEN, such as tcp://:8080`},
+		{"HANDOFF=off", `="off": not one of its values: write auto, transparent, inherit, proxy, exclusive or none`},
 		{"STEER=on", `="on": not one of its values: write auto or off`},
 		{"RESTART=unless-stopped", `="unless-stopped": not one of its values: write no, on-failure or always`},
 		{"USER=:staff", `=":staff": not a user: write user or user:group, names or numbers`},
@@ -211,9 +216,9 @@ func TestRefused(t *testing.T) {
 }
 
 func TestAllFaultsAtOnce(t *testing.T) {
-	got := faults(t, "START_TIMEOUT=x", "BAKE=1s", "MAX_DRAINING=x", "HANDOFF=x", "DIR_FILE=/nonexistent/dir",
+	got := faults(t, "START_TIMEOUT=x", "FLAVOUR=1s", "MAX_DRAINING=x", "HANDOFF=x", "DIR_FILE=/nonexistent/dir",
 		"RESTART_DELAY=60s", "EXIT_REMAP=a,b,1=1", "LISTEN=tcp://:1", "USER=:")
-	want := []string{"BAKE", "DIR_FILE", "START_TIMEOUT", "MAX_DRAINING", `"a"`, `"b"`, "HANDOFF", "USER", "RESTART_MAX_DELAY"}
+	want := []string{"FLAVOUR", "DIR_FILE", "START_TIMEOUT", "MAX_DRAINING", `"a"`, `"b"`, "HANDOFF", "USER", "RESTART_MAX_DELAY"}
 	if len(got) != len(want) {
 		t.Fatalf("%d faults, want %d:\n%s", len(got), len(want), strings.Join(got, "\n"))
 	}
@@ -350,6 +355,12 @@ func TestWarnings(t *testing.T) {
 		{[]string{"GRACE=10s"}, ""},
 		{[]string{"GRACE=8"}, ""},
 		{[]string{"GRACE=10", "SHUTDOWN_DELAY=5"}, `ENTRYPOINT_SHUTDOWN_DELAY "5s" and ENTRYPOINT_SHUTDOWN_TIMEOUT "8s" together are longer than ENTRYPOINT_GRACE "10s"`},
+		{[]string{"SHUTDOWN_DELAY=21"}, ""},
+		{[]string{"SHUTDOWN_DELAY=22"}, `ENTRYPOINT_SHUTDOWN_DELAY "22s" and ENTRYPOINT_SHUTDOWN_TIMEOUT "8s" together are 30s or longer, and Docker kills after 10s`},
+		{[]string{"SHUTDOWN_DELAY=22", "GRACE=30"}, ""},
+		{[]string{"HEALTH_INTERVAL=1", "HEALTH_TIMEOUT=1"}, "ENTRYPOINT_HEALTH_INTERVAL, ENTRYPOINT_HEALTH_TIMEOUT without effect while ENTRYPOINT_HEALTH is not set"},
+		{[]string{"HEALTH_INTERVAL=1", "HEALTH=accept"}, ""},
+		{[]string{"WATCH_POLL=1"}, "ENTRYPOINT_WATCH_POLL without effect while ENTRYPOINT_WATCH is not set"},
 		{[]string{"RESTART_DELAY=1s"}, "ENTRYPOINT_RESTART_DELAY without effect while ENTRYPOINT_RESTART is no"},
 		{[]string{"RESTART_DELAY=1s", "RESTART=always"}, ""},
 		{[]string{"PORT=tcp://10.0.0.1:80", "SERVICE_HOST=10.0.0.1"}, "2 variables such as ENTRYPOINT_PORT are Kubernetes links"},

@@ -5,13 +5,15 @@ import (
 	"strings"
 )
 
-// groupTitle gives each group its heading.
-func groupTitle(group string) string {
+// GroupTitle is the heading of a group of variables, "" if there is no such group.
+func GroupTitle(group string) string {
 	switch group {
 	case "command":
 		return "What runs"
 	case "sockets":
 		return "Held sockets"
+	case "proxy":
+		return "Proxy"
 	case "swap":
 		return "Swapping"
 	case "drain":
@@ -23,7 +25,9 @@ func groupTitle(group string) string {
 	case "signals":
 		return "Signals and processes"
 	case "watch":
-		return "Watching files, and state"
+		return "Watching files, the artifact, and state"
+	case "hooks":
+		return "Hooks"
 	case "face":
 		return "Control, logs, warnings"
 	}
@@ -59,7 +63,7 @@ func Markdown() string {
 	for _, e := range Reference() {
 		if e.Group != group {
 			group = e.Group
-			fmt.Fprintf(&b, "\n## %s\n\n| variable | default | meaning |\n|---|---|---|\n", groupTitle(group))
+			fmt.Fprintf(&b, "\n## %s\n\n| variable | default | meaning |\n|---|---|---|\n", GroupTitle(group))
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", e.Name, markdownDefault(e), cell(e.Doc))
 	}

@@ -54,12 +54,27 @@ func (c *Config) Entries() []Entry {
 	return out
 }
 
-// JSON returns Entries as a JSON document: {"schema":1,"variables":[…]}.
-func (c *Config) JSON() ([]byte, error) {
+// Own returns the variables that one of several apps has of its own, by the names that they were written with.
+func (c *Config) Own() []Entry {
+	var own []Entry
+	for _, e := range c.Entries() {
+		if name, ok := c.spelled[e.Name]; ok {
+			e.Name = name
+			own = append(own, e)
+		}
+	}
+	return own
+}
+
+// JSON returns Entries as a JSON document, {"schema":1,"variables":[…]}, and behind them what apps have of their own.
+func (c *Config) JSON(apps ...App) ([]byte, error) {
 	doc := struct {
 		Schema    int     `json:"schema"`
 		Variables []Entry `json:"variables"`
 	}{1, c.Entries()}
+	for _, a := range apps {
+		doc.Variables = append(doc.Variables, a.Config.Own()...)
+	}
 	return json.MarshalIndent(doc, "", "  ")
 }
 

@@ -47,7 +47,7 @@ func TestTags(t *testing.T) {
 		if doc := f.Tag.Get("doc"); !strings.HasSuffix(strings.TrimSpace(doc), ".") {
 			t.Errorf("%s: doc %q is no sentence", f.Name, doc)
 		}
-		if groupTitle(f.Tag.Get("group")) == "" {
+		if GroupTitle(f.Tag.Get("group")) == "" {
 			t.Errorf("%s: group %q has no title", f.Name, f.Tag.Get("group"))
 		}
 		if f.Type.Kind() == reflect.String && f.Type.Name() == "string" {

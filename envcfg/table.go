@@ -11,6 +11,7 @@ type field struct {
 	name    string // with prefix
 	def     string
 	choices []string // the only values of a text; nil for other types
+	shared  bool     // of the container: one of several apps cannot have its own
 }
 
 // secret reports whether the variable's value is never shown, wherever it
@@ -31,7 +32,7 @@ func newTable() *table {
 	for i := range typ.NumField() {
 		sf := typ.Field(i)
 		tag, _, _ := strings.Cut(string(sf.Tag), ` doc:"`) // long and last: skipped, for speed
-		f := field{index: i, name: Prefix + screaming(sf.Name), def: reflect.StructTag(tag).Get("default")}
+		f := field{index: i, name: Prefix + screaming(sf.Name), def: reflect.StructTag(tag).Get("default"), shared: reflect.StructTag(tag).Get("scope") != ""}
 		if list := reflect.StructTag(tag).Get("choice"); list != "" {
 			f.choices = strings.Split(list, "|")
 		}

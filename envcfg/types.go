@@ -194,3 +194,46 @@ func splitCommas(value string) []string {
 	}
 	return items
 }
+
+// Names is a list of the names of apps: lower-case letters, digits and dashes, a letter first, none twice.
+type Names []string
+
+// maxApps bounds how many apps one container may have: each has a supervisor and sockets of its own.
+const maxApps = 32
+
+// Decode reads names separated by commas.
+func (n *Names) Decode(value string) error {
+	if value == "" {
+		return nil
+	}
+	var list Names
+	var bad problems
+	for name := range strings.SplitSeq(value, ",") {
+		name = strings.ToLower(strings.TrimSpace(name))
+		switch {
+		case !appName(name):
+			bad = append(bad, problem{"not the name of an app", quote(name), "write lower-case letters, digits and dashes, a letter first"})
+		case name == "env" || name == "log":
+			bad = append(bad, problem{"a name that variables have already", quote(name), "choose another one"})
+		case slices.Contains(list, name):
+			bad = append(bad, problem{"a name is there twice", quote(name), ""})
+		default:
+			list = append(list, name)
+		}
+	}
+	if len(list) > maxApps {
+		bad = append(bad, problem{fmt.Sprintf("more than %d apps", maxApps), "", ""})
+	}
+	*n = list
+	return bad.orNil()
+}
+
+func appName(name string) bool {
+	if name == "" || len(name) > 32 || name[0] < 'a' || name[0] > 'z' || strings.HasSuffix(name, "-") {
+		return false
+	}
+	return strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+}
+
+// String writes the names as Decode reads them.
+func (n Names) String() string { return strings.Join(n, ",") }

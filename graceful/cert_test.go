@@ -28,8 +28,8 @@ func TestReloadCertificate(t *testing.T) {
 		}
 	}
 	expect("at first", 1)
-	age(t, certFile, keyFile) // so that the next writing surely has another time
 	writeCert(t, dir, 2)
+	age(t, certFile, keyFile) // so that it surely has another time
 	expect("within the second", 1)
 	now = now.Add(certCheck)
 	expect("after it", 2)
@@ -49,6 +49,7 @@ func TestReloadCertificate(t *testing.T) {
 	now = now.Add(certCheck)
 	expect("gone", 2)
 	writeCert(t, dir, 3)
+	age(t, certFile, keyFile)
 	now = now.Add(certCheck)
 	expect("renewed", 3)
 }
@@ -90,8 +91,8 @@ func TestServeTLSReloads(t *testing.T) {
 	if !want(1) {
 		t.Error("not the first certificate")
 	}
-	age(t, certFile, keyFile)
 	writeCert(t, dir, 2)
+	age(t, certFile, keyFile)
 	for end := time.Now().Add(deadline); !want(2); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the certificate is not reloaded")

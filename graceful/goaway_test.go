@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -122,7 +123,14 @@ const anyStream = 1<<31 - 1
 func TestTwoGoAways(t *testing.T) {
 	bothH2(t, func(t *testing.T, secure bool) {
 		s := NewServer("", http.HandlerFunc(ok))
-		s.Linger = 500 * time.Millisecond // the client has time for two requests
+		s.Linger = deadline // the client has time for two requests
+		answered := make(chan struct{})
+		s.Hooks.Before = func(p Phase) {
+			if p == PhaseLinger {
+				<-answered
+				s.Linger = time.Millisecond
+			}
+		}
 		r := serveH2(t, s, secure)
 		c := r.h2(secure).hello()
 		c.request(1)
@@ -133,6 +141,7 @@ func TestTwoGoAways(t *testing.T) {
 		c.answers(2)
 		c.request(5)
 		c.answers(3)
+		close(answered)
 		c.goAways(2)
 		for c.next() { // to the end
 		}
@@ -165,11 +174,13 @@ func TestDeafClientIsTold(t *testing.T) {
 		receive(t, inside, "the first request")
 		s.process.drain()
 		c.goAways(1)
-		c.request(3)
-		c.answers(1)
-		c.goAways(2)
+		// The warning may be here before its writer has noted that it is written; then it is the next answer that tells.
+		for stream := uint32(3); len(c.last) < 2; stream += 2 {
+			c.request(stream)
+			c.until("an answer", func() bool { return len(c.last) == 2 || slices.Contains(c.streams, stream) })
+		}
 		close(release)
-		c.answers(2)
+		c.until("the first answer", func() bool { return slices.Contains(c.streams, 1) })
 		if err := r.result(); err != nil {
 			t.Error(err)
 		}
@@ -223,7 +234,7 @@ func TestH2KeepsItsPromises(t *testing.T) {
 				t.Errorf("TLS is %+v", r.TLS)
 			}
 		}))
-		s.IdleTimeout = 50 * time.Millisecond
+		s.IdleTimeout = 2 * time.Second // from the beginning, too: the request must come sooner
 		s.BaseContext = func(l net.Listener) context.Context {
 			if l.Addr().String() != s.Addr {
 				t.Errorf("BaseContext of %v", l.Addr())
@@ -363,7 +374,7 @@ func TestForbiddenCipher(t *testing.T) {
 // Several listeners of one Server share what is put in between.
 func TestTwoH2Listeners(t *testing.T) {
 	s := NewServer("", http.HandlerFunc(ok))
-	s.process, s.Signals, s.Linger = newProcess(notifier{}), []os.Signal{}, -1
+	s.process, s.Signals, s.Linger = newProcess(notifier{}), []os.Signal{}, deadline // it ends with the connections; without it the warning may come too late
 	cert, key := writeCert(t, t.TempDir(), 1)
 	get, err := ReloadCertificate(cert, key)
 	if err != nil {

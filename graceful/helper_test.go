@@ -48,12 +48,12 @@ func helperServer() (addr, cert, key string, h http.Handler) {
 // serveHelper is the program that the documentation recommends.
 func serveHelper() error {
 	addr, cert, key, h := helperServer()
-	if cert != "" {
-		return ListenAndServeTLS(addr, cert, key, h)
-	}
 	s := NewServer(addr, h)
-	s.Protocols = h2c()
 	s.Linger, _ = time.ParseDuration(os.Getenv("TEST_LINGER"))
+	if cert != "" {
+		return s.ListenAndServeTLS(cert, key)
+	}
+	s.Protocols = h2c()
 	return s.ListenAndServe()
 }
 

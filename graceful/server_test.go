@@ -210,9 +210,14 @@ func TestLongAnswerThenOneMoreRequest(t *testing.T) {
 	})
 	mux.HandleFunc("/", ok)
 	s := NewServer("", mux)
-	s.Linger = time.Second
+	s.Linger = 50 * time.Millisecond
 	hooks, draining := reached(PhaseDrain)
-	s.Hooks = hooks
+	s.Hooks.Before = func(p Phase) {
+		if p == PhaseDrain {
+			s.Linger = 2 * deadline // its connection's own: longer than the test waits
+		}
+		hooks.Before(p)
+	}
 	r := serve(t, s)
 	b := r.dial()
 	b.send("/long")
@@ -528,14 +533,18 @@ func TestWrapsHooks(t *testing.T) {
 		}
 	}))
 	s.ConnContext = func(ctx context.Context, _ net.Conn) context.Context { return context.WithValue(ctx, key{}, "mine") }
+	idle := make(chan struct{})
 	s.ConnState = func(_ net.Conn, st http.ConnState) {
 		mu.Lock()
 		defer mu.Unlock()
-		states = append(states, st)
+		if states = append(states, st); st == http.StateIdle {
+			close(idle)
+		}
 	}
 	s.Linger = -1
 	r := serve(t, s)
 	r.dial().get("/")
+	receive(t, idle, "the idle connection") // the drain does not wait for the program's hook
 	r.drain()
 	mu.Lock()
 	defer mu.Unlock()
@@ -550,12 +559,21 @@ func TestAlone(t *testing.T) {
 	g.await("READY=1")
 	g.await("WATCHDOG=1")
 	g.stop()
-	g = startGeneration(t, "serve", nil, "TEST_ADDR=127.0.0.1:0", "LISTEN_FDS=")
+	addr := freeAddress(t)
+	g = startGeneration(t, "serve", nil, "TEST_ADDR="+addr, "LISTEN_FDS=")
 	g.await("READY=1")
+	b := (&running{t: t, addr: addr}).dial() // with nothing to wait for it may be gone before it has said that it stops
+	if _, err := io.WriteString(b.conn, "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := b.r.ReadString('\n'); err != nil || !strings.Contains(line, " 100 ") {
+		t.Fatalf("%q, %v", line, err)
+	}
 	if err := g.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
 	g.await("STOPPING=1")
+	_ = b.conn.Close()
 	g.wait()
 }
 

@@ -85,7 +85,7 @@ func newStorm(t *testing.T, proto string) *storm {
 	if name := os.Getenv("GRACEFUL_HELPER_NAME"); name != "" {
 		s.helper = name
 	}
-	s.env = []string{"TEST_ADDR=" + s.sock.addr}
+	s.env = []string{"TEST_ADDR=" + s.sock.addr, "TEST_LINGER=3s"} // clients may stand still for most of the usual second
 	switch {
 	case proto == "http1":
 	case s.unencrypted():

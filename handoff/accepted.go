@@ -7,9 +7,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -41,23 +38,28 @@ const (
 // On a shared socket that several generations serve, the accepted socket must be among the descriptors of one of
 // pids(); where those cannot be read the error is ErrNotSteerable. It is ErrNoStream if no stream socket is held.
 func (s *Set) Accepted(ctx context.Context, gen int, pids func() []int) error {
-	return s.acceptedWhere(ctx, gen, pids, func(*held) bool { return true })
+	return s.acceptedWhere(ctx, Seat{Generation: gen}, pids, func(*held) bool { return true })
+}
+
+// Accepted is Set.Accepted for this worker: on a shared socket the accepted one must be its own, and not a sibling's.
+func (l *Lease) Accepted(ctx context.Context, pids func() []int) error {
+	return l.set.acceptedWhere(ctx, l.at, pids, func(*held) bool { return true })
 }
 
 // AcceptedConfigured is Accepted for the configured addresses alone.
-func (s *Set) AcceptedConfigured(ctx context.Context, gen int, pids func() []int) error {
-	return s.acceptedWhere(ctx, gen, pids, func(h *held) bool { return !h.learned })
+func (l *Lease) AcceptedConfigured(ctx context.Context, pids func() []int) error {
+	return l.set.acceptedWhere(ctx, l.at, pids, func(h *held) bool { return !h.learned })
 }
 
-// AcceptedLearned is Accepted for the addresses alone that the generation listens on by itself.
-func (s *Set) AcceptedLearned(ctx context.Context, gen int, pids func() []int) error {
-	return s.acceptedWhere(ctx, gen, pids, func(h *held) bool { return h.learned })
+// AcceptedLearned is Accepted for the addresses alone that the worker listens on by itself.
+func (l *Lease) AcceptedLearned(ctx context.Context, pids func() []int) error {
+	return l.set.acceptedWhere(ctx, l.at, pids, func(h *held) bool { return h.learned })
 }
 
-func (s *Set) acceptedWhere(ctx context.Context, gen int, pids func() []int, which func(*held) bool) error {
+func (s *Set) acceptedWhere(ctx context.Context, at Seat, pids func() []int, which func(*held) bool) error {
 	s.mu.Lock()
 	var streams []*held
-	l := s.leases[gen]
+	l := s.leases[at]
 	for _, h := range s.held {
 		if h.addr.stream() && h.addr.Scheme != "" && which(h) && (!h.learned || l != nil && l.slotOf(h) != nil) {
 			streams = append(streams, h)
@@ -68,7 +70,7 @@ func (s *Set) acceptedWhere(ctx context.Context, gen int, pids func() []int, whi
 		return ErrNoStream
 	}
 	for _, h := range streams {
-		if err := s.acceptedOn(ctx, h, gen, pids); err != nil {
+		if err := s.acceptedOn(ctx, h, at, pids); err != nil {
 			return err
 		}
 	}
@@ -76,9 +78,9 @@ func (s *Set) acceptedWhere(ctx context.Context, gen int, pids func() []int, whi
 }
 
 // acceptedOn tries one address until it is proved.
-func (s *Set) acceptedOn(ctx context.Context, h *held, gen int, pids func() []int) error {
+func (s *Set) acceptedOn(ctx context.Context, h *held, at Seat, pids func() []int) error {
 	for {
-		ok, err := s.probeOnce(ctx, h, gen, pids)
+		ok, err := s.probeOnce(ctx, h, at, pids)
 		if ok {
 			s.mu.Lock()
 			h.proved = true
@@ -88,7 +90,7 @@ func (s *Set) acceptedOn(ctx context.Context, h *held, gen int, pids func() []in
 		case ok || errors.Is(err, ErrNotSteerable):
 			return err
 		case ctx.Err() != nil:
-			return fmt.Errorf("generation %d has not accepted a connection on %q: %w", gen, h.String(), ctx.Err())
+			return fmt.Errorf("%v has not accepted a connection on %q: %w", at, h.String(), ctx.Err())
 		case err != nil && errors.Is(err, errClosed):
 			return err
 		}
@@ -97,17 +99,17 @@ func (s *Set) acceptedOn(ctx context.Context, h *held, gen int, pids func() []in
 }
 
 // probeOnce makes one connection and waits until it is accepted or lost.
-func (s *Set) probeOnce(ctx context.Context, h *held, gen int, pids func() []int) (bool, error) {
+func (s *Set) probeOnce(ctx context.Context, h *held, at Seat, pids func() []int) (bool, error) {
 	s.mu.Lock()
-	sl, have := h.slotOf(gen), s.leases[gen] != nil
-	alone := h.swappable() || s.cfg.Shared || len(s.leases) < 2
+	sl, have := h.slotOf(at), s.leases[at] != nil
+	alone := s.certain(h, at)
 	closed := s.closed
 	s.mu.Unlock()
 	switch {
 	case closed:
 		return false, errClosed
 	case sl == nil || !have:
-		return false, fmt.Errorf("generation %d has no socket for %q", gen, h.String())
+		return false, fmt.Errorf("%v has no socket for %q", at, h.String())
 	}
 	conn, err := s.dialSlot(ctx, h, sl, netip.AddrPortFrom(h.probeAddr(), uint16(h.at.port)))
 	if err != nil {
@@ -131,6 +133,27 @@ func (s *Set) probeOnce(ctx context.Context, h *held, gen int, pids func() []int
 		return false, nil // accepted and closed before we could see by whom
 	}
 	return s.ownedBy(h, inode, pids())
+}
+
+// certain tells whether nobody but the worker accepts from the slot that it has: on a socket for all, if nobody else has a lease, or if
+// generations of one process never overlap.
+func (s *Set) certain(h *held, at Seat) bool {
+	others, crowd := 0, false
+	for seat := range s.leases {
+		if seat != at && (!h.swappable() || h.mode == modeRenamed && seat.Generation == at.Generation) {
+			others++
+		}
+		crowd = crowd || seat.Worker > 0
+	}
+	return others == 0 || !h.swappable() && s.cfg.Shared && !crowd
+}
+
+// String is the worker in a sentence; that of a generation of one process is the generation.
+func (at Seat) String() string {
+	if at.Worker == 0 {
+		return fmt.Sprintf("generation %d", at.Generation)
+	}
+	return fmt.Sprintf("worker %d of generation %d", at.Worker, at.Generation)
 }
 
 // probeAddr is where our own probes connect.
@@ -186,10 +209,10 @@ func (h *held) probeState(conn net.Conn) (verdict, uint32) {
 	if v == taken {
 		return v, inode
 	}
-	switch n, err := peek(conn); {
-	case err == nil && n >= 0:
-		return taken, inode // it was answered, or closed in an orderly way
-	case errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
+	switch end := ended(conn); end {
+	case taken:
+		return taken, inode
+	case reset:
 		return reset, 0
 	}
 	return v, inode
@@ -260,23 +283,13 @@ func closeProbe(conn net.Conn) {
 
 // ownedBy reports whether one of the processes has the socket.
 func (s *Set) ownedBy(h *held, inode uint32, pids []int) (bool, error) {
-	want, denied := "socket:["+strconv.FormatUint(uint64(inode), 10)+"]", false
+	denied := false
 	for _, pid := range pids {
-		dir := filepath.Join("/proc", strconv.Itoa(pid), "fd")
-		f, err := os.Open(dir)
-		if err != nil {
-			denied = denied || errors.Is(err, os.ErrPermission)
-			continue
+		has, known := hasSocket(pid, inode)
+		if has {
+			return true, nil
 		}
-		names, _ := f.Readdirnames(-1)
-		_ = f.Close()
-		for _, n := range names {
-			link, err := os.Readlink(filepath.Join(dir, n))
-			if link == want {
-				return true, nil
-			}
-			denied = denied || errors.Is(err, os.ErrPermission)
-		}
+		denied = denied || !known
 	}
 	if denied {
 		return false, fmt.Errorf("%w (its descriptors cannot be read)", errAmbiguous(h))

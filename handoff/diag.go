@@ -70,13 +70,13 @@ func putAddr(b []byte, ip netip.Addr) {
 	}
 }
 
-// dumpTCP calls each for every TCP socket of the family with that local port in one of the states (a bit set). Only
+// dumpTCP calls each for every TCP socket of the family with that local port (0: any) in one of the states (a bit set). Only
 // one tcpConn is made, so each must copy what it keeps.
 func dumpTCP(family, port int, states uint32, each func(*tcpConn)) error {
 	var c tcpConn
 	local := netip.AddrPortFrom(netip.Addr{}, uint16(port))
 	err := diagQuery(inetDiagRequest(family, states, local, netip.AddrPort{}), unix.NLM_F_DUMP, func(b []byte) {
-		if c.decode(b) && int(c.local.Port()) == port && states>>c.state&1 == 1 {
+		if c.decode(b) && (port == 0 || int(c.local.Port()) == port) && states>>c.state&1 == 1 {
 			each(&c)
 		}
 	})

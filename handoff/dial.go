@@ -19,8 +19,12 @@ var loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
 // errAmbiguous tells what to do where a shared socket hides who answers.
 func errAmbiguous(h *held) error {
+	why := h.why
+	if h.mode == modeRenamed {
+		why = "the workers of a generation share that of a path"
+	}
 	return fmt.Errorf("%w: %q is one socket shared by several generations (%s); let the app say READY=1, or set ENTRYPOINT_READY=delay:…",
-		ErrNotSteerable, h.String(), h.why)
+		ErrNotSteerable, h.String(), why)
 }
 
 // Dial connects to a held address as a client names it (localhost, this machine's name or any of its addresses for
@@ -32,18 +36,18 @@ func (s *Set) Dial(ctx context.Context, gen int, network, address string) (net.C
 	if err != nil {
 		return nil, err
 	}
-	return s.dialGeneration(ctx, h, gen, dst)
+	return s.dialSeat(ctx, h, Seat{Generation: gen}, dst)
 }
 
-// dialGeneration connects to a generation's slot of h. dst is only used for internet addresses.
-func (s *Set) dialGeneration(ctx context.Context, h *held, gen int, dst netip.AddrPort) (net.Conn, error) {
+// dialSeat connects to a worker's slot of h. dst is only used for internet addresses.
+func (s *Set) dialSeat(ctx context.Context, h *held, at Seat, dst netip.AddrPort) (net.Conn, error) {
 	s.mu.Lock()
-	sl, certain := h.slotOf(gen), h.swappable() || s.cfg.Shared || len(s.leases) < 2
-	leased := s.leases[gen] != nil && sl != nil
+	sl, certain := h.slotOf(at), s.certain(h, at)
+	leased := s.leases[at] != nil && sl != nil
 	s.mu.Unlock()
 	switch {
 	case !leased:
-		return nil, fmt.Errorf("generation %d has no socket for %q", gen, h.String())
+		return nil, fmt.Errorf("%v has no socket for %q", at, h.String())
 	case !certain:
 		return nil, errAmbiguous(h)
 	}
@@ -60,51 +64,79 @@ func (s *Set) dialSlot(ctx context.Context, h *held, sl *slot, dst netip.AddrPor
 		}
 		return d.DialContext(ctx, h.addr.Scheme, name)
 	}
-	var src netip.AddrPort
-	if h.mode == modeSteered {
-		d.Control = func(_, _ string, c syscall.RawConn) error {
-			var err error
-			ctlErr := c.Control(func(fd uintptr) { src, err = s.bindPair(int(fd), h, sl, dst.Addr()) })
-			return errors.Join(ctlErr, err)
-		}
-		defer func() { s.dropPair(h, src) }()
+	if h.mode != modeSteered {
+		return d.DialContext(ctx, "tcp", dst.String())
 	}
-	return d.DialContext(ctx, "tcp", dst.String())
+	for {
+		c, astray, err := s.dialRouted(ctx, h, sl, dst)
+		if !astray {
+			return c, err
+		}
+		_ = c.Close()
+	}
 }
 
-// bindPair binds a connecting socket to a source of its own and lets the group's program send that source to sl.
-func (s *Set) bindPair(fd int, h *held, sl *slot, local netip.Addr) (netip.AddrPort, error) {
+// dialRouted makes one connection through the program. It is astray if a program has taken its slot out of the group since the
+// group was last looked at: the indexes were others than the program says, and anybody may have it.
+func (s *Set) dialRouted(ctx context.Context, h *held, sl *slot, dst netip.AddrPort) (c net.Conn, astray bool, err error) {
+	var src netip.AddrPort
+	losses := 0
+	d := net.Dialer{Control: func(_, _ string, rc syscall.RawConn) error {
+		var err error
+		ctlErr := rc.Control(func(fd uintptr) { src, losses, err = s.bindPair(int(fd), h, sl, dst.Addr()) })
+		return errors.Join(ctlErr, err)
+	}}
+	defer func() { s.dropPair(h, src) }()
+	if c, err = d.DialContext(ctx, "tcp", dst.String()); err != nil {
+		return nil, false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		_ = c.Close()
+		return nil, false, errClosed
+	}
+	if err := s.check(h); err != nil {
+		_ = c.Close()
+		return nil, false, err
+	}
+	return c, h.losses != losses, nil
+}
+
+// bindPair binds a connecting socket to a source of its own and lets the group's program send that source to sl. losses are the
+// members that the group is known to have lost.
+func (s *Set) bindPair(fd int, h *held, sl *slot, local netip.Addr) (src netip.AddrPort, losses int, err error) {
 	family := unix.AF_INET6
 	if local.Is4() {
 		family = unix.AF_INET
 	}
 	sa, err := sockaddrOf(local, 0, family)
 	if err != nil {
-		return netip.AddrPort{}, err
+		return netip.AddrPort{}, 0, err
 	}
 	if err := unix.Bind(fd, sa); err != nil {
-		return netip.AddrPort{}, fmt.Errorf("cannot bind the probe's source: %w", err)
+		return netip.AddrPort{}, 0, fmt.Errorf("cannot bind the probe's source: %w", err)
 	}
 	if sa, err = unix.Getsockname(fd); err != nil {
-		return netip.AddrPort{}, err
+		return netip.AddrPort{}, 0, err
 	}
-	src := addrPortOf(sa)
+	src = addrPortOf(sa)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.closed:
-		return netip.AddrPort{}, errClosed
+		return netip.AddrPort{}, 0, errClosed
 	case len(h.pairs) >= maxPairs:
-		return netip.AddrPort{}, fmt.Errorf("%d probes of %q at once are too many", maxPairs, h.String())
+		return netip.AddrPort{}, 0, fmt.Errorf("%d probes of %q at once are too many", maxPairs, h.String())
 	case h.order.index(sl) < 0:
-		return netip.AddrPort{}, fmt.Errorf("%q: the slot is gone", h.String())
+		return netip.AddrPort{}, 0, fmt.Errorf("generation %d does not listen on %q any more", sl.gen, h.String())
 	}
 	h.pairs = append(h.pairs, pair{src: src, slot: sl})
-	if err := h.program(h.current); err != nil {
+	if err := h.program(h.aim); err != nil {
 		h.pairs = h.pairs[:len(h.pairs)-1]
-		return netip.AddrPort{}, err
+		return netip.AddrPort{}, 0, err
 	}
-	return src, nil
+	return src, h.losses, nil
 }
 
 // dropPair takes a source out of the program again; the invalid one is none.
@@ -118,7 +150,7 @@ func (s *Set) dropPair(h *held, src netip.AddrPort) {
 	if s.closed {
 		return
 	}
-	if err := h.program(h.current); err != nil {
+	if err := h.program(h.aim); err != nil {
 		s.logf("%q: a probe's route stays until the next switch: %v", h.String(), err)
 	}
 	s.sweep(h)
@@ -157,6 +189,12 @@ func (s *Set) find(network, address string) (*held, netip.AddrPort, error) {
 		return nil, netip.AddrPort{}, fmt.Errorf("%w: network %q has no connections to steer", ErrNotSteerable, network)
 	}
 	return nil, netip.AddrPort{}, fmt.Errorf("%w: %q", ErrNotHeld, address)
+}
+
+// Holds tells whether an address, as a client names it (see Dial), is a held one that accepts connections.
+func (s *Set) Holds(network, address string) bool {
+	_, _, err := s.find(network, address)
+	return err == nil
 }
 
 func samePath(a, b string) bool {

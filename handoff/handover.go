@@ -145,7 +145,7 @@ func (l *Lease) specs() []string {
 	var out []string
 	fd := firstInherited
 	for _, h := range s.held {
-		if s.leases[l.gen] != l || h.learned || h.slotOf(l.gen) == nil {
+		if s.leases[l.at] != l || h.learned || h.slotOf(l.at) == nil {
 			continue
 		}
 		if h.addr.Scheme != "" {

@@ -108,12 +108,12 @@ func (l *Lease) Handle(c *transparent.Call) transparent.Answer {
 	s := l.set
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.leases[l.gen] != l {
+	if s.closed || s.leases[l.at] != l {
 		return transparent.Answer{}
 	}
 	switch {
 	case c.Op == transparent.Nested:
-		s.logOnce(l.gen, fmt.Sprintf("process %d of generation %d asks for a seccomp notification descriptor of its own and gets EBUSY: only one is possible, and it shows us what the app binds; ENTRYPOINT_HANDOFF=inherit or none leaves it to the app", c.TID, l.gen))
+		l.logOnce(fmt.Sprintf("process %d of generation %d asks for a seccomp notification descriptor of its own and gets EBUSY: only one is possible, and it shows us what the app binds; ENTRYPOINT_HANDOFF=inherit or none leaves it to the app", c.TID, l.gen))
 		return transparent.Answer{}
 	case c.Blind != nil:
 		if c.Op == transparent.Listen { // many bind as clients, or what is no address of the internet
@@ -172,7 +172,7 @@ func (l *Lease) isBound(inode uint64) bool {
 // slotByInode is the slot of this generation with that socket.
 func (l *Lease) slotByInode(inode uint64) *slot {
 	for _, h := range l.set.held {
-		if sl := h.slotOf(l.gen); sl != nil && sl.inode == inode {
+		if sl := h.slotOf(l.at); sl != nil && sl.inode == inode {
 			return sl
 		}
 	}
@@ -205,7 +205,7 @@ func (l *Lease) bind(c *transparent.Call) transparent.Answer {
 		return s.leave(b.at, c, "the app had the socket in an epoll set before it was bound, and would lose that entry")
 	}
 	h := s.at(b.at, c.TCP())
-	if h == nil && !s.mayLearn(l.gen, b.at, c.TCP()) {
+	if h == nil && !s.mayLearn(l, b.at, c.TCP()) {
 		return transparent.Answer{}
 	}
 	if !c.TCP() {
@@ -253,7 +253,7 @@ func (l *Lease) listen(c *transparent.Call) transparent.Answer {
 		return transparent.Answer{}
 	}
 	for _, h := range l.set.held {
-		sl := h.slotOf(l.gen)
+		sl := h.slotOf(l.at)
 		if sl == nil || sl.inode != c.Inode || !h.addr.stream() {
 			continue
 		}
@@ -263,13 +263,14 @@ func (l *Lease) listen(c *transparent.Call) transparent.Answer {
 			l.set.logf("%v", err)
 			return transparent.Answer{}
 		}
+		l.set.splitLate(h)
 		return transparent.Answer{Done: true}
 	}
 	return transparent.Answer{}
 }
 
 func (s *Set) relisten(h *held, sl *slot) error {
-	if err := h.check(); err != nil {
+	if err := s.check(h); err != nil {
 		return err
 	}
 	if h.order.index(sl) >= 0 || sl.listening() {
@@ -279,7 +280,7 @@ func (s *Set) relisten(h *held, sl *slot) error {
 		return fmt.Errorf("cannot listen on %q again: %w", h.String(), err)
 	}
 	if h.mode == modeSteered {
-		h.order.join(sl)
+		h.join(sl)
 	}
 	return nil
 }
@@ -289,7 +290,7 @@ func (s *Set) relisten(h *held, sl *slot) error {
 func (l *Lease) give(c *transparent.Call, b bound) transparent.Answer {
 	sl, err := l.set.slotAt(l, b, c.TCP())
 	if err != nil {
-		l.set.logf("generation %d cannot have %s: %v", l.gen, b.at, err)
+		l.set.logf("%v cannot have %s: %v", l.at, b.at, err)
 		errno := unix.EADDRINUSE
 		errors.As(err, &errno)
 		return transparent.Answer{Errno: errno}
@@ -304,7 +305,7 @@ func (l *Lease) give(c *transparent.Call, b bound) transparent.Answer {
 // setNonBlocking follows the program, and never goes back: other processes of the generation may share the socket.
 func setNonBlocking(fd int) { _ = unix.SetNonblock(fd, true) }
 
-// slotAt is the generation's slot at a place; the address is learned if need be.
+// slotAt is the worker's slot at a place; the address is learned if need be.
 func (s *Set) slotAt(l *Lease, b bound, tcp bool) (*slot, error) {
 	h := s.at(b.at, tcp)
 	if h == nil {
@@ -314,9 +315,9 @@ func (s *Set) slotAt(l *Lease, b bound, tcp bool) (*slot, error) {
 		}
 	}
 	if tcp && !l.met[h] {
-		defer func() { assumeNoDelay(h.slotOf(l.gen)) }()
+		defer func() { assumeNoDelay(h.slotOf(l.at)) }()
 	}
-	if sl := h.slotOf(l.gen); sl != nil {
+	if sl := h.slotOf(l.at); sl != nil {
 		if tcp { // the program may have called shutdown on it before it closed it
 			if err := s.relisten(h, sl); err != nil {
 				return nil, err
@@ -328,15 +329,18 @@ func (s *Set) slotAt(l *Lease, b bound, tcp bool) (*slot, error) {
 			}
 		}
 		l.claim(h)
+		s.splitLate(h)
 		return sl, nil
 	}
 	l.claim(h)
 	h.extra = b.options
 	h.lag = time.Since(l.since)
-	if err := s.leaseOne(h, l.gen); err != nil {
+	if err := s.leaseOne(h, l.at); err != nil {
 		return nil, err
 	}
-	return h.slotOf(l.gen), s.catchUp(h, l.gen)
+	err := s.catchUp(h, l.at)
+	s.splitLate(h)
+	return h.slotOf(l.at), err
 }
 
 // assumeNoDelay sets TCP_NODELAY, which accepted connections inherit. Programs set it before they listen and rely on that, but as
@@ -348,18 +352,24 @@ func assumeNoDelay(sl *slot) {
 	}
 }
 
-// catchUp gives the active generation the traffic of an address on which it listens only now: until here its predecessor
-// had that.
-func (s *Set) catchUp(h *held, gen int) error {
-	loser := h.current
-	if gen != s.active || s.leases[gen] == nil || loser == h.slotOf(gen) {
+// catchUp gives a worker of the active generation its part of the traffic of an address on which it listens only now: until here its
+// predecessor, or its siblings, had that.
+func (s *Set) catchUp(h *held, at Seat) error {
+	if s.leases[at] == nil || !slices.Contains(s.lead, at) {
 		return nil
 	}
-	if err := s.steerOne(h, gen); err != nil {
+	before, lead := h.aim, leadAim(h, s.lead)
+	to := before
+	to.current, to.others = lead.current, lead.others
+	if to.current == before.current && slices.Equal(to.others, before.others) {
+		h.owned = true // it may have been a candidate's alone until now, with a first slot that waited for somebody
+		return nil
+	}
+	if err := s.aimOne(h, to); err != nil {
 		return err
 	}
 	h.owned = true
-	s.traded(h, loser)
+	s.traded(trade{h, before})
 	return nil
 }
 
@@ -401,7 +411,7 @@ func (s *Set) learn(l *Lease, b bound, tcp bool) (*held, error) {
 			return nil, err
 		}
 		spare := h.spare()
-		spare.phase, spare.gen = leased, l.gen
+		spare.phase, spare.gen, spare.worker = leased, l.gen, l.at.Worker
 	} else {
 		h.owned = !s.isCandidate(l.gen)
 	}
@@ -411,32 +421,56 @@ func (s *Set) learn(l *Lease, b bound, tcp bool) (*held, error) {
 	return h, nil
 }
 
-// slotOf is the generation's slot of an address; of a shared one that was learned only once it has listened.
+// slotOf is the worker's slot of an address; of a shared one that was learned only once it has listened.
 func (l *Lease) slotOf(h *held) *slot {
 	if h.learned && !l.met[h] {
 		return nil
 	}
-	return h.slotOf(l.gen)
+	return h.slotOf(l.at)
 }
 
-// claim notes that the generation listens on a learned address.
+// claim notes that the worker listens on a learned address.
 func (l *Lease) claim(h *held) {
-	if !l.met[h] {
-		l.met[h] = true
+	if l.met[h] {
+		return
+	}
+	l.met[h] = true
+	if h.claimer != l.gen {
+		h.claimer = l.gen
 		h.claims++
 	}
 }
 
 // activeHas tells whether the active generation has a slot of the address.
 func (s *Set) activeHas(h *held) bool {
-	l := s.leases[s.active]
-	return l != nil && l.slotOf(h) != nil
+	return slices.ContainsFunc(s.seats(s.active), func(at Seat) bool { return s.leases[at].slotOf(h) != nil })
 }
 
-// expected tells whether a successor of the active generation is likely to listen on the address: what only one of
-// several generations ever had may have a name that is new each time.
-func (s *Set) expected(h *held) bool {
-	return h.learned && h.lag <= expectedWithin && s.activeHas(h) && (h.claims > 1 || s.steered == 1)
+// expected tells whether a worker is likely to listen on the address. Of a successor of the active generation that is what the same worker of
+// that one has, less what only one of several generations ever had: it may have a name that is new each time. A worker that is started again,
+// or added, is expected where all of its siblings with traffic are.
+func (s *Set) expected(l *Lease, h *held) bool {
+	switch {
+	case !h.learned || h.lag > expectedWithin:
+		return false
+	case s.steered == 0: // the first generation: its worker 0 was there before the others
+		first := s.leases[Seat{Generation: l.gen}]
+		return first != nil && first != l && first.slotOf(h) != nil
+	case h.claims < 2 && s.steered != 1:
+		return false
+	case l.gen == s.active:
+		return !slices.Contains(s.lead, l.at) && s.leadHas(h)
+	}
+	model := s.leases[Seat{s.active, l.at.Worker}]
+	if model == nil {
+		return s.leadHas(h)
+	}
+	return model.slotOf(h) != nil
+}
+
+// leadHas tells whether everybody who has traffic listens on the address.
+func (s *Set) leadHas(h *held) bool {
+	return len(s.lead) > 0 && !slices.ContainsFunc(s.lead, func(at Seat) bool { return s.leases[at] == nil || s.leases[at].slotOf(h) == nil })
 }
 
 // anyoneHas tells whether some generation listens on a learned address.
@@ -450,7 +484,7 @@ func (s *Set) anyoneHas(h *held) bool {
 }
 
 // isCandidate tells whether a newer generation than the active one has not been steered to yet.
-func (s *Set) isCandidate(gen int) bool { return s.leases[s.active] != nil && gen > s.active }
+func (s *Set) isCandidate(gen int) bool { return len(s.seats(s.active)) > 0 && gen > s.active }
 
 // freshName is kind and number, the lowest that is free.
 func (s *Set) freshName(kind string) string {
@@ -464,19 +498,19 @@ func (s *Set) freshName(kind string) string {
 
 // mayLearn tells whether a new address could be held. Where it lies over one that another generation has, or that a
 // stranger has, the kernel's own answer to the bind is the right one.
-func (s *Set) mayLearn(gen int, p place, tcp bool) bool {
+func (s *Set) mayLearn(l *Lease, p place, tcp bool) bool {
 	over := false
 	for _, h := range s.held {
 		if !h.sameKind(tcp) || !h.at.overlaps(p) {
 			continue
 		}
 		over = true
-		if h.learned && h.slotOf(gen) != nil {
+		if h.learned && h.slotOf(l.at) != nil {
 			return false // it has that already: EADDRINUSE
 		}
 		for other := range s.leases {
-			if other != gen && h.slotOf(other) != nil {
-				s.logOnce(gen, fmt.Sprintf("generation %d binds %s while generation %d has %s: one socket cannot serve both; use `entrypoint restart`", gen, p, other, h.String()))
+			if other != l.at && h.slotOf(other) != nil {
+				l.logOnce(fmt.Sprintf("%v binds %s while %v has %s: one socket cannot serve both; use `entrypoint restart`", l.at, p, other, h.String()))
 				return false
 			}
 		}
@@ -489,13 +523,12 @@ func (s *Set) mayLearn(gen int, p place, tcp bool) bool {
 }
 
 // logOnce says what a program that tries again and again would make us say again and again.
-func (s *Set) logOnce(gen int, text string) {
-	l := s.leases[gen]
-	if l == nil || slices.Contains(l.notes.said, text) || len(l.notes.said) >= maxSaid {
+func (l *Lease) logOnce(text string) {
+	if slices.Contains(l.notes.said, text) || len(l.notes.said) >= maxSaid {
 		return
 	}
 	l.notes.said = append(l.notes.said, text)
-	s.logf("%s", text)
+	l.set.logf("%s", text)
 }
 
 // at is the held internet address of exactly that place.
@@ -531,43 +564,6 @@ func (s *Set) dropAddress(h *held) {
 func (s *Set) grew() {
 	close(s.growth)
 	s.growth = make(chan struct{})
-}
-
-// openBound makes what stands for a program's socket between bind and listen: its copy becomes the program's only one.
-func openBound(b bound, nonBlocking bool) (int, error) {
-	fd, err := groupSocket(b.at.family, unix.SOCK_STREAM, unix.IPPROTO_TCP)
-	if err != nil {
-		return -1, err
-	}
-	if err = setInetOptions(fd, &Address{Scheme: "tcp"}, b.at, true); err == nil {
-		replay(fd, b.options)
-		var sa unix.Sockaddr
-		if sa, err = b.at.sockaddr(); err == nil {
-			err = unix.Bind(fd, sa)
-		}
-	}
-	if err != nil {
-		_ = unix.Close(fd)
-		return -1, err
-	}
-	if nonBlocking {
-		setNonBlocking(fd)
-	}
-	return fd, nil
-}
-
-// replay sets what the program had set on its own socket. What fails here had failed there, or needs a right that only we
-// or only it has: there is nobody to tell.
-func replay(fd int, options []setting) {
-	for _, o := range options {
-		if !ofGroup(o.level, o.name) {
-			_ = unix.SetsockoptString(fd, o.level, o.name, o.value)
-		}
-	}
-}
-
-func has(options []setting, level, name int) bool {
-	return slices.ContainsFunc(options, func(o setting) bool { return o.level == level && o.name == name })
 }
 
 var _ transparent.Handler = (*Lease)(nil)

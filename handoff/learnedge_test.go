@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -56,6 +57,12 @@ func TestFixedPortClient(t *testing.T) {
 		}
 		_ = peer.(*net.TCPConn).SetLinger(0)
 		peer.Close()
+		until(t, "its end is gone", func() bool { // or the next one could not connect from there
+			left := 0
+			at, _ := netip.ParseAddrPort(own)
+			err := procTCP(unix.AF_INET, int(at.Port()), 0xfff, func(*tcpConn) { left++ })
+			return err == nil && left == 0
+		})
 	}
 	if st := s.Status(); len(st) != 0 {
 		t.Errorf("held: %+v", st)

@@ -61,7 +61,12 @@ type program struct {
 
 func run(t *testing.T, s *Set, gen int, change ...func(*exec.Cmd)) *program {
 	t.Helper()
-	p := &program{Lease: lease(t, s, gen), served: make(chan error, 1)}
+	return runOn(t, lease(t, s, gen), change...)
+}
+
+func runOn(t *testing.T, l *Lease, change ...func(*exec.Cmd)) *program {
+	t.Helper()
+	p := &program{Lease: l, served: make(chan error, 1)}
 	var filter *transparent.Filter
 	p.Puppet = puppet.Start(t, func() (err error) {
 		filter, err = transparent.Install()
@@ -91,11 +96,16 @@ func (p *program) listens(name, kind, address string) {
 	p.OK("socket %s %s\nbind %s %s\nlisten %s 5\nserve %s %d", name, kind, name, address, name, name, p.gen)
 }
 
+// nextPort is where vacantPort goes on: none is given twice.
+var nextPort = time.Now().Nanosecond() / 100 % 2500
+
 // vacantPort is a port that nobody has at this moment, below the range that the kernel takes for clients and above the one
 // that the integration tests use.
 func vacantPort(t *testing.T) string {
 	t.Helper()
-	for port := 30000 + time.Now().Nanosecond()/100%2500; ; port++ {
+	for {
+		nextPort++
+		port := 30000 + nextPort%2500
 		l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
 		if err != nil {
 			continue

@@ -137,13 +137,13 @@ func (s *Set) socketAtPath(l *Lease, h *held, c *transparent.Call) (boundPath, e
 	switch {
 	case h == nil:
 		return s.learnPath(c)
-	case h.slotOf(l.gen) != nil:
-		return boundPath{h, h.slotOf(l.gen)}, nil
+	case h.slotOf(l.at) != nil:
+		return boundPath{h, h.slotOf(l.at)}, nil
 	case h.current.phase == idle:
 		if err := h.current.refresh(); err != nil {
 			return boundPath{}, err
 		}
-		h.current.phase, h.current.gen = leased, l.gen
+		h.current.phase, h.current.gen, h.current.worker = leased, l.gen, l.at.Worker
 		return boundPath{h, h.current}, nil
 	}
 	sl, err := bindAs(c, hiddenName(h.addr.Path))
@@ -169,7 +169,7 @@ func (s *Set) learnPath(c *transparent.Call) (boundPath, error) {
 		return boundPath{}, fmt.Errorf("it cannot have a second name: %w", err)
 	}
 	sl.hidden, sl.name, sl.served = hidden, c.Path, true
-	h := &held{learned: true, mode: modeRenamed, current: sl, slots: []*slot{sl}}
+	h := &held{learned: true, mode: modeRenamed, aim: aim{current: sl}, slots: []*slot{sl}}
 	h.addr = Address{Name: s.freshName("unix"), Scheme: "unix", Path: c.Path, Raw: "unix://" + c.Path}
 	return boundPath{h, sl}, nil
 }
@@ -223,9 +223,9 @@ func (l *Lease) listenPath(b boundPath) transparent.Answer {
 	} else if sl != h.current {
 		h.slots = append(h.slots, sl)
 	}
-	sl.phase, sl.gen = leased, l.gen
+	sl.phase, sl.gen, sl.worker = leased, l.gen, l.at.Worker
 	l.claim(h)
-	if err := s.catchUp(h, l.gen); err != nil {
+	if err := s.catchUp(h, l.at); err != nil {
 		s.logf("%v", err)
 	}
 	s.grew()

@@ -2,6 +2,8 @@ package handoff
 
 import (
 	"net"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -95,16 +97,27 @@ func openUncolored(t *testing.T, list string) (*Set, error) {
 type kept struct{ clients, servers []net.Conn }
 
 // keep makes n connections to the generation with the traffic and accepts them.
-func keep(t *testing.T, l *Lease, s *Set, n int) (k kept) {
+func keep(t *testing.T, l *Lease, s *Set, n int) kept {
 	t.Helper()
-	ln, err := listenerOf(l.Files()[0].FD)
+	return keepAt(t, l, s, 0, n)
+}
+
+// keepAt does it at an address.
+func keepAt(t *testing.T, l *Lease, s *Set, at, n int) (k kept) {
+	t.Helper()
+	ln, err := listenerOf(l.Files()[at].FD)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	network, address := "tcp", local(s)
-	if !s.held[0].addr.inet() {
-		network, address = "unix", s.held[0].addr.Path
+	h := s.held[at]
+	network, address := "unix", h.addr.Path
+	if h.addr.inet() {
+		host := "127.0.0.1" // of the wildcard too
+		if !h.at.host().IsUnspecified() {
+			host = h.at.host().String()
+		}
+		network, address = "tcp", net.JoinHostPort(host, strconv.Itoa(h.at.port))
 	}
 	for range n {
 		c, err := net.Dial(network, address)
@@ -126,7 +139,7 @@ func wantLoad(t *testing.T, l *Lease, want Load) {
 	t.Helper()
 	var got Load
 	var err error
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		if got, err = l.Load(); err == nil && got == want {
 			return
 		}
@@ -134,6 +147,34 @@ func wantLoad(t *testing.T, l *Lease, want Load) {
 			t.Errorf("generation %d: load %+v, %v; want %+v", l.gen, got, err, want)
 			return
 		}
+	}
+}
+
+// TestLoadOfManyAddresses has more ports than are asked for one by one, of both families: nothing is counted twice, and nothing of others.
+func TestLoadOfManyAddresses(t *testing.T) {
+	const list = "tcp://127.0.0.1:0,tcp://127.0.0.1:0,tcp://127.0.0.1:0,tcp://127.0.0.1:0,tcp://127.0.0.1:0,tcp://[::1]:0"
+	if strings.Count(list, "127.0.0.1") <= fewPorts {
+		t.Fatal("too few ports for the case")
+	}
+	s := open(t, list+",tcp://:0", Config{Steer: true})
+	l1 := lease(t, s, 1)
+	var all []kept
+	wanted := Load{Known: true}
+	for i := range s.held {
+		all = append(all, keepAt(t, l1, s, i, i))
+		wanted.Open += i
+	}
+	wantLoad(t, l1, wanted)
+	l2 := lease(t, s, 2)
+	steer(t, s, 2)
+	wantLoad(t, l1, wanted)
+	wantLoad(t, l2, Load{Known: true})
+	for i, k := range all {
+		for _, c := range k.servers {
+			c.Close()
+		}
+		wanted.Open -= i
+		wantLoad(t, l1, wanted)
 	}
 }
 
@@ -216,9 +257,20 @@ func TestDeferAcceptIsProbed(t *testing.T) {
 	defer c.Close()
 	until(t, "half open", func() bool { l, err := l1.Load(); return err == nil && l.HalfOpen == 1 })
 	steer(t, s, 2)
+	settled(t, s)
 	if l, err := l1.Load(); err != nil || l.HalfOpen != 1 {
 		t.Errorf("after the switch: %+v %v", l, err)
 	}
+}
+
+// settled waits until no handshake can turn up that had begun before the last switch.
+func settled(t *testing.T, s *Set) {
+	t.Helper()
+	until(t, "the handshakes are known", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return !slices.ContainsFunc(s.held[0].slots, func(sl *slot) bool { return sl.unsettled != nil })
+	})
 }
 
 func TestEverySlotHasTheOptions(t *testing.T) {

@@ -60,12 +60,15 @@ func deadline(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
+// patience is how long a test waits for what should happen at once.
+const patience = 30 * time.Second
+
 // until waits for a condition that other goroutines or the kernel bring about.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%s: not within 10s", what)
+			t.Fatalf("%s: not within %v", what, patience)
 		}
 	}
 }
@@ -183,7 +186,7 @@ func ask(c net.Conn, err error) (int, error) {
 		return 0, err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	if _, err := c.Write([]byte("?")); err != nil {
 		return 0, err
 	}

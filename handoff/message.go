@@ -19,6 +19,9 @@ type Message struct {
 	MainPID, Errno int
 	// ExtendTimeout is EXTEND_TIMEOUT_USEC=: the program asks for that much more time from now.
 	ExtendTimeout time.Duration
+	// Watchdog is WATCHDOG=1, WatchdogTrigger WATCHDOG=trigger; WatchdogTime is WATCHDOG_USEC=: how long the program may be silent.
+	Watchdog, WatchdogTrigger bool
+	WatchdogTime              time.Duration
 	// Raw are all assignments, known or not.
 	Raw []string
 }
@@ -59,10 +62,22 @@ func (m *Message) assign(line string) {
 	case "ERRNO":
 		m.Errno = positive(value)
 	case "EXTEND_TIMEOUT_USEC":
-		if n, err := strconv.ParseUint(value, 10, 63); err == nil {
-			m.ExtendTimeout = time.Duration(min(n, uint64(maxExtend/time.Microsecond))) * time.Microsecond
-		}
+		m.ExtendTimeout = max(m.ExtendTimeout, microseconds(value))
+	case "WATCHDOG":
+		m.Watchdog = m.Watchdog || value == "1"
+		m.WatchdogTrigger = m.WatchdogTrigger || value == "trigger"
+	case "WATCHDOG_USEC":
+		m.WatchdogTime = microseconds(value)
 	}
+}
+
+// microseconds is a time of at most maxExtend, 0 for anything that is none.
+func microseconds(value string) time.Duration {
+	n, err := strconv.ParseUint(value, 10, 63)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(min(n, uint64(maxExtend/time.Microsecond))) * time.Microsecond
 }
 
 // maxExtend keeps the conversion from overflowing; what is granted is the caller's decision.

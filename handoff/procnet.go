@@ -30,7 +30,7 @@ func procTCP(family, port int, states uint32, each func(*tcpConn)) error {
 	lines := bufio.NewScanner(f)
 	lines.Scan() // heading
 	for lines.Scan() {
-		if c, ok := parseProcTCP(lines.Text()); ok && int(c.local.Port()) == port && states>>c.state&1 == 1 {
+		if c, ok := parseProcTCP(lines.Text()); ok && (port == 0 || int(c.local.Port()) == port) && states>>c.state&1 == 1 {
 			each(&c)
 		}
 	}

@@ -15,11 +15,12 @@ func (s *Set) expire(h *held) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		h.expiry = nil
-		if s.closed || !slices.Contains(s.held, h) || h.current.phase != idle || !h.swappable() && s.anyoneHas(h) {
+		taken := slices.ContainsFunc(h.main(), func(sl *slot) bool { return sl.phase != idle })
+		if s.closed || !slices.Contains(s.held, h) || taken || !h.swappable() && s.anyoneHas(h) {
 			return
 		}
-		if s.leases[s.active] == nil || s.active == 0 {
-			s.expire(h) // nobody serves at all: clients wait for the next generation
+		if len(s.seats(s.active)) == 0 || s.active == 0 || s.anyoneHas(h) {
+			s.expire(h) // nobody serves at all, or a candidate may be promoted: clients wait for it
 			return
 		}
 		s.logf("%s is given up: generation %d has not listened on it for %v", h.String(), s.active, wait)
@@ -56,7 +57,7 @@ func (l *Lease) Progress() Progress {
 			continue
 		}
 		mine := l.slotOf(h)
-		if mine != nil && h.learned && l.gen != s.active && s.activeHas(h) {
+		if mine != nil && h.learned && !slices.Contains(s.lead, l.at) && s.activeHas(h) {
 			p.Claimed++
 		}
 		switch {
@@ -70,7 +71,7 @@ func (l *Lease) Progress() Progress {
 			p.Streams++
 		case mine != nil:
 			p.Datagrams++
-		case l.gen != s.active && s.expected(h):
+		case s.expected(l, h):
 			p.Missing = append(p.Missing, h.String())
 			p.Patience = max(p.Patience, 2*h.lag, expectedAtLeast)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -19,7 +20,9 @@ const (
 	// repetitions of a lost packet (1 s, 2 s).
 	relayQuiet = 3 * time.Second
 	// relayLook is how often an empty queue is looked at meanwhile.
-	relayLook = 50 * time.Millisecond
+	relayLook = 20 * time.Millisecond
+	// maxRouted bounds those that are led past a candidate's share at once; half of the places stays for probes.
+	maxRouted = maxPairs / 2
 	// relayDial bounds the connect to the current slot; only a full accept queue makes it wait.
 	relayDial = 30 * time.Second
 )
@@ -28,7 +31,7 @@ const (
 // It returns when the queue is empty and no handshake can add to it, or when the Set is closed. What it accepted goes on
 // until both ends are done; the Set waits for it.
 func (s *Set) relay(h *held, sl *slot) {
-	if sl.queue(&h.addr) == 0 && s.noMoreArrivals(h, sl) {
+	if s.noMoreArrivals(h, sl) {
 		return
 	}
 	ln, err := listenerOf(sl.fd)
@@ -61,13 +64,16 @@ func (s *Set) relay(h *held, sl *slot) {
 	}
 }
 
-// noMoreArrivals reports whether no handshake is left that could end in the slot's queue. A unix connect has none.
+// noMoreArrivals reports whether nothing waits in the slot's queue, and no handshake is left that could end there. A unix connect has none.
 func (s *Set) noMoreArrivals(h *held, sl *slot) bool {
 	if !h.addr.inet() {
-		return true
+		return sl.queue(&h.addr) == 0
 	}
-	n, ok := h.halfOpen(sl.left)
-	return ok && n == 0 && sl.queue(&h.addr) == 0
+	s.mu.Lock()
+	left, late, settled := sl.left, sl.late, sl.unsettled == nil
+	s.mu.Unlock()
+	n, ok := h.halfOpen(left, late)
+	return settled && ok && n == 0 && sl.queue(&h.addr) == 0
 }
 
 // listenerOf makes a Go listener of a copy of fd. Nobody else has the open file description any more, so Go may make it
@@ -107,16 +113,27 @@ func (s *Set) relayOne(h *held, client net.Conn) {
 	back.Wait()
 }
 
-// dialCurrent connects as a client would, to the very address that the client had chosen.
+// dialCurrent connects to the current slot, at the very address that the client had chosen. It does so as a client would,
+// unless a candidate has a share: our address says nothing of who the client is, and it may be one that is not to go there.
 func (s *Set) dialCurrent(ctx context.Context, h *held, local net.Addr) (net.Conn, error) {
+	s.mu.Lock()
+	current, split, name := h.current, h.part != nil, h.current.hidden
+	s.mu.Unlock()
 	var d net.Dialer
-	if h.addr.inet() {
+	switch {
+	case !h.addr.inet():
+		return d.DialContext(ctx, h.addr.Scheme, name)
+	case !split:
 		return d.DialContext(ctx, "tcp", local.String())
 	}
-	s.mu.Lock()
-	name := h.current.hidden
-	s.mu.Unlock()
-	return d.DialContext(ctx, h.addr.Scheme, name)
+	select {
+	case s.routing <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-s.routing }()
+	dst := tcpAddrPort(local)
+	return s.dialSlot(ctx, h, current, netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port()))
 }
 
 // copyHalf copies one direction (by splice where both are TCP or unix streams) and passes the end on. After an error the

@@ -20,7 +20,7 @@ func (s *Set) Repair() error {
 	}
 	var errs []error
 	for _, h := range s.held {
-		errs = append(errs, h.check(), h.repairPath())
+		errs = append(errs, s.check(h), h.repairPath())
 	}
 	return errors.Join(errs...)
 }

@@ -49,29 +49,33 @@ type Set struct {
 
 	mu        sync.Mutex // guards everything below and all of held and slot
 	held      []*held
-	leases    map[int]*Lease
+	leases    map[Seat]*Lease
 	colored   bool // colours can be read here
 	lastColor uint8
 	closed    bool
 	watch     *os.File // inotify, nil without renamed paths
 	watchFD   int      // its descriptor, which os.File would make blocking if asked for it
 	relaying  chan struct{}
+	routing   chan struct{} // places among the pairs for what is relayed
 
 	active      int           // the generation that was steered to last
+	lead        []Seat        // who has the traffic, less a candidate's share
+	split       *splitting    // nil: no candidate has a share
 	steered     int           // how many different ones were, in their order
 	growth      chan struct{} // closed and made anew when a generation gets a slot by itself
 	natives     []Native
 	colorsTried bool
 
 	unclaimedAtLeast, unclaimedAtMost time.Duration // the constants, but in tests
+	quiesce                           func()        // the function of that name, but in tests
 }
 
 // Open opens all addresses and listens on them at once; adopted sockets that are no configured address follow them. It
 // must be called while we still have the privileges that ports, owners and GroupUID need; every Lease opens more
 // slots, so those privileges must last. On error everything is closed, adopted sockets too.
 func Open(addrs []Address, c Config) (*Set, error) {
-	s := &Set{cfg: c, leases: map[int]*Lease{}, relaying: make(chan struct{}, maxRelayed), growth: make(chan struct{}),
-		unclaimedAtLeast: unclaimedAtLeast, unclaimedAtMost: unclaimedAtMost}
+	s := &Set{cfg: c, leases: map[Seat]*Lease{}, relaying: make(chan struct{}, maxRelayed), routing: make(chan struct{}, maxRouted), growth: make(chan struct{}),
+		unclaimedAtLeast: unclaimedAtLeast, unclaimedAtMost: unclaimedAtMost, quiesce: quiesce}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.colored = c.Steer && !c.Shared && slices.ContainsFunc(addrs, func(a Address) bool { return a.inet() && a.stream() }) && colorsWork()
 	adopted := examineAll(c.Adopt)
@@ -169,7 +173,7 @@ func (s *Set) openFirst(h *held) error {
 
 // openGroup opens the first member and attaches the program. If the kernel refuses that, the address becomes shared.
 func (s *Set) openGroup(h *held) error {
-	sl, err := s.joinGroup(h)
+	sl, err := s.joinGroup(h, s.freeColor(h))
 	if err != nil {
 		if errors.Is(err, unix.ENOPROTOOPT) {
 			h.share("no SO_REUSEPORT here")
@@ -179,7 +183,7 @@ func (s *Set) openGroup(h *held) error {
 	port, err := portOf(sl.fd)
 	if err == nil {
 		h.at.port = port
-		if err = h.program(sl); err != nil {
+		if err = h.program(aim{current: sl}); err != nil {
 			h.share(err.Error())
 		}
 	}

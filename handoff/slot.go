@@ -25,11 +25,21 @@ type slot struct {
 	node   node   // unix: what that name refers to
 	phase  phase
 	gen    int  // of the lease, 0 without one
+	worker int  // of the lease
 	served bool // ever had the traffic
+	joined int  // the number of its joining among those of the group
 
 	// left holds the keys of connections that were this slot's when it lost the traffic: with a colour only the half-open
 	// ones, which do not show theirs; without one all of them. nil before that.
-	left map[uint64]struct{}
+	// It is mixed if it may hold connections of another generation too, for both were served at the time.
+	left  map[uint64]struct{}
+	mixed bool
+	// unsettled is the loss after which handshakes may still turn up that had begun before it; nil: there are none, or they are in late, with
+	// some that are not this slot's.
+	unsettled *loss
+	late      map[uint64]struct{}
+	// blurred: without a colour, and was served side by side with another generation. What it has cannot be known again.
+	blurred bool
 }
 
 // queue is how many connections wait to be accepted (for datagrams: 1 if any waits).

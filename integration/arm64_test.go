@@ -25,6 +25,9 @@ cd / && exec "$@" || exit 77`
 // noEmulation is the exit code of emulate where the kernel cannot do it.
 const noEmulation = 77
 
+// crashesLater is counted from before the app listens, and an emulated one takes its time for that.
+const crashesLater = "crash=3s"
+
 // TestArm64 runs the init and an app, both built for arm64, by an emulator that knows no seccomp notification: the app is served
 // all the same, and one sentence says what is missing.
 func TestArm64(t *testing.T) {
@@ -57,7 +60,7 @@ func TestArm64(t *testing.T) {
 	for _, handoff := range []string{"auto", "inherit", "none", "exclusive"} {
 		t.Run(handoff, func(t *testing.T) {
 			listen := "listen=tcp:" + freeAddress(t)
-			code, out := emulated(t, qemu, []string{"ENTRYPOINT_HANDOFF=" + handoff}, init, "--", app, listen, "crash=300ms", "crashcode=42")
+			code, out := emulated(t, qemu, []string{"ENTRYPOINT_HANDOFF=" + handoff}, init, "--", app, listen, crashesLater, "crashcode=42")
 			if code != 42 || !strings.Contains(out, "serving") {
 				t.Errorf("exit code %d, want the app's 42, and it says that it serves:\n%s", code, out)
 			}
@@ -74,7 +77,7 @@ func TestArm64(t *testing.T) {
 	}
 	t.Run("held", func(t *testing.T) {
 		address := freeAddress(t)
-		code, out := emulated(t, qemu, []string{"ENTRYPOINT_LISTEN=tcp://" + address}, init, "--", app, "listen=systemd", "crash=300ms", "crashcode=42")
+		code, out := emulated(t, qemu, []string{"ENTRYPOINT_LISTEN=tcp://" + address}, init, "--", app, "listen=systemd", crashesLater, "crashcode=42")
 		if code != 42 || !strings.Contains(out, "serving") {
 			t.Errorf("exit code %d, want the app's 42, and it serves on what it inherited:\n%s", code, out)
 		}
@@ -86,8 +89,10 @@ func TestArm64(t *testing.T) {
 func buildFor(t *testing.T, arch string) (init, app string) {
 	t.Helper()
 	dir := t.TempDir()
+	ctx, cancel := context.WithTimeout(context.Background(), buildLimit)
+	defer cancel()
 	for name, source := range map[string]string{"entrypoint": "../cmd/entrypoint", "testapp": "./testapp"} {
-		cmd := exec.CommandContext(limit(t), "go", "build", "-o", filepath.Join(dir, name), source)
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(dir, name), source)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("cannot build %s for %s: %v\n%s", name, arch, err, out)

@@ -22,7 +22,7 @@ type fault struct {
 
 // faults are refused by reload with code 1. START_TIMEOUT is short in these scenes.
 var faults = []fault{
-	{"exits-1", settings("fail=1 lines=3"), "code 1"},
+	{"exits-1", settings("fail=1 lines=3 boot=700ms"), "code 1"}, // what it says is waited for only a moment once it has ended
 	{"exits-0-before-ready", settings("fail=0"), "code 0"},
 	{"missing", func(s *scene) { must(s, s.c.Remove(server)) }, server},
 	{"not-executable", func(s *scene) { s.putMangled(func(b []byte) []byte { return b }, 0o644) }, "executable"},
@@ -69,7 +69,7 @@ func otherMachine(b []byte) []byte {
 	return b
 }
 
-var quick = []string{"ENTRYPOINT_START_TIMEOUT=1s", "ENTRYPOINT_DRAIN_TIMEOUT=500ms"}
+var quick = []string{"ENTRYPOINT_START_TIMEOUT=5s", "ENTRYPOINT_DRAIN_TIMEOUT=500ms"}
 
 func TestBroken(t *testing.T) {
 	table(t, "", []row{
@@ -97,7 +97,7 @@ func brokenAlone(t *testing.T, e engine.Engine) {
 
 // brokenWhileDraining does the same while generation 1 refuses to end.
 func brokenWhileDraining(t *testing.T, e engine.Engine) {
-	s := play(t, e, "version=v1 term=ignore", "ENTRYPOINT_START_TIMEOUT=1s", "ENTRYPOINT_DRAIN_TIMEOUT=5m", "ENTRYPOINT_DRAIN_QUIET=500ms")
+	s := play(t, e, "version=v1 term=ignore", "ENTRYPOINT_START_TIMEOUT=5s", "ENTRYPOINT_DRAIN_TIMEOUT=5m", "ENTRYPOINT_DRAIN_QUIET=500ms")
 	s.underLoad()
 	s.put("version=v2")
 	s.reload(0)
@@ -206,8 +206,10 @@ func crashMirrored(t *testing.T, e engine.Engine) {
 // crashRestarted: requests in flight die with the app; no new connection is refused.
 func crashRestarted(t *testing.T, e engine.Engine) {
 	s := play(t, e, "version=v1", "ENTRYPOINT_RESTART=on-failure", "ENTRYPOINT_RESTART_DELAY=50ms")
+	s.begins()
 	s.underLoad()
-	first, _ := s.who()
+	first, err := s.who()
+	must(s, err)
 	s.get("/exit?code=1")
 	s.eventually("another process answers", func() error {
 		w, err := s.who()
@@ -224,12 +226,14 @@ func crashRestarted(t *testing.T, e engine.Engine) {
 			t.Errorf("%s: %v", class, r)
 		}
 	}
+	s.waitStatus("it serves", func(st status) bool { return st.State == "serving" })
 	s.get("/exit?code=0")
 	s.waitExit(0)
 }
 
 func exitRestarted(t *testing.T, e engine.Engine) {
 	s := play(t, e, "version=v1", "ENTRYPOINT_RESTART=always", "ENTRYPOINT_RESTART_DELAY=20ms")
+	s.begins()
 	s.get("/exit?code=0")
 	st := s.waitStatus("it was started again", func(st status) bool { return st.Restarts == 1 && st.State == "serving" })
 	if st.Active != 2 {
@@ -240,23 +244,21 @@ func exitRestarted(t *testing.T, e engine.Engine) {
 // crashAfterPromotion: the swap succeeded; what follows is the restart policy's.
 func crashAfterPromotion(t *testing.T, e engine.Engine) {
 	s := play(t, e, "version=v1 linger=0s", "ENTRYPOINT_RESTART=no", "ENTRYPOINT_DRAIN_QUIET=0s")
-	s.put("version=v2 crash=800ms crashcode=17")
+	s.put("version=v2")
 	s.reload(0)
+	s.waitStatus("generation 1 was told to end", func(st status) bool { return st.stateOf(1) != "active" && st.stateOf(1) != "draining" })
+	s.get("/exit?code=17")
 	s.waitExit(17)
 }
 
 // crashRecalled: as long as the old generation has been told nothing, it takes over
 // again when the new one dies.
 func crashRecalled(t *testing.T, e engine.Engine) {
-	s := play(t, e, "version=v1", "ENTRYPOINT_DRAIN_QUIET=30s")
-	busy := make(chan string, 1)
-	go func() {
-		text, err := s.get("/slow?ms=3000")
-		busy <- text + errText(err)
-	}()
-	s.put("version=v2 crash=300ms")
-	s.eventually("the slow request is in flight", func() error { _, err := s.who(); return err })
+	s := play(t, e, "version=v1", "ENTRYPOINT_DRAIN_QUIET=10m")
+	busy, answer := s.heldRequest()
+	s.put("version=v2")
 	s.reload(0)
+	s.get("/exit?code=7")
 	s.eventually("generation 1 has the traffic again", func() error {
 		w, err := s.who()
 		if err == nil && w.gen != 1 {
@@ -267,7 +269,8 @@ func crashRecalled(t *testing.T, e engine.Engine) {
 	if st := s.waitStatus("it serves", func(st status) bool { return st.Active == 1 }); st.State != "serving" {
 		t.Errorf("state %s", st.State)
 	}
-	if got := <-busy; !strings.HasPrefix(got, "v1 ") {
+	busy.open()
+	if got := <-answer; !strings.HasPrefix(got, "v1 ") {
 		t.Errorf("the request in flight got %q", got)
 	}
 }
@@ -281,6 +284,7 @@ func crashLimit(t *testing.T, e engine.Engine) {
 // crashWaits: the container stays, holding its socket, until a working app comes.
 func crashWaits(t *testing.T, e engine.Engine) {
 	s := play(t, e, "version=v1", "ENTRYPOINT_ON_FATAL=wait")
+	s.begins()
 	s.get("/exit?code=5")
 	s.waitStatus("it waits", func(st status) bool { return st.State == "waiting" })
 	early := make(chan string, 1)
@@ -317,6 +321,12 @@ func TestStop(t *testing.T) {
 	})
 }
 
+// atOnce is for an end that nothing holds up. With patientEnd nothing is killed before it is over.
+const (
+	atOnce     = 15 * time.Second
+	patientEnd = "ENTRYPOINT_SHUTDOWN_TIMEOUT=40s"
+)
+
 // promptly fails when the container outlives max.
 func (s *scene) promptly(max time.Duration, code ...int) {
 	s.t.Helper()
@@ -335,68 +345,70 @@ func (s *scene) promptly(max time.Duration, code ...int) {
 }
 
 func stopStarting(t *testing.T, e engine.Engine) {
-	s := play(t, e, "version=v1 hang=true exit=4 term=now")
+	s := play(t, e, "version=v1 hang=true exit=4 term=now", patientEnd)
 	waitLog(t, s.c, "hangs")
 	s.signal(15)
-	s.promptly(5*time.Second, 4)
+	s.promptly(atOnce, 4)
 }
 
 // stopCandidate: the status of the one that was serving counts.
 func stopCandidate(t *testing.T, e engine.Engine) {
-	s := play(t, e, "version=v1 exit=5")
+	s := play(t, e, "version=v1 exit=5", patientEnd)
+	s.begins()
 	s.put("version=v2 hang=true exit=9 term=now")
 	client, out := s.background("reload")
 	s.waitStatus("there is a candidate", func(st status) bool { return st.Candidate == 2 })
 	s.signal(15)
-	s.promptly(6*time.Second, 5)
+	s.promptly(atOnce, 5)
 	if err := client.Wait(); err == nil {
 		t.Errorf("the reload that was cut off says done: %s", out)
 	}
 }
 
 func stopDraining(t *testing.T, e engine.Engine) {
-	s := play(t, e, "version=v1 linger=1500ms exit=8")
+	s := play(t, e, "version=v1 linger=1500ms exit=8", patientEnd)
 	s.put("version=v2 exit=6")
 	s.reload(0)
 	s.signal(15)
-	s.promptly(6*time.Second, 6)
+	s.promptly(atOnce, 6)
 }
 
 // stopQuiet: the old generation still has a request when the stop comes; it is
 // answered.
 func stopQuiet(t *testing.T, e engine.Engine) {
-	s := play(t, e, "version=v1", "ENTRYPOINT_DRAIN_QUIET=30s")
-	busy := s.slowRequest("/slow?ms=1500")
+	s := play(t, e, "version=v1", "ENTRYPOINT_DRAIN_QUIET=10m", patientEnd)
+	busy, answer := s.heldRequest()
 	s.put("version=v2 exit=6")
 	s.reload(0)
 	s.signal(15)
-	s.promptly(6*time.Second, 6)
-	if got := <-busy; !strings.HasPrefix(got, "v1 ") {
+	s.waitStatus("it is stopping", func(st status) bool { return st.State == "stopping" })
+	busy.open()
+	s.promptly(atOnce, 6)
+	if got := <-answer; !strings.HasPrefix(got, "v1 ") {
 		t.Errorf("the request in flight got %q", got)
 	}
 }
 
-// slowRequest starts a request and returns once the app has it.
-func (s *scene) slowRequest(path string) <-chan string {
+// heldRequest asks for something, and returns once the app has that; the answer comes when the gate is opened.
+func (s *scene) heldRequest() (held *gate, answer <-chan string) {
 	s.t.Helper()
-	answer := make(chan string, 1)
+	text := make(chan string, 1)
 	go func() {
-		text, err := s.get(path)
-		answer <- text + errText(err)
+		got, err := s.get("/hold?gate=busy")
+		text <- got + errText(err)
 	}()
-	for range 3 {
-		_, err := s.who() // accepted after the slow one: the queue is in order
-		must(s, err)
-	}
-	return answer
+	held = s.gate("busy")
+	held.reached()
+	return held, text
 }
 
 func stopBackoff(t *testing.T, e engine.Engine) {
-	s := play(t, e, "version=v1", "ENTRYPOINT_RESTART=always", "ENTRYPOINT_RESTART_DELAY=1m", "ENTRYPOINT_RESTART_MAX_DELAY=1m")
+	s := play(t, e, "version=v1", "ENTRYPOINT_RESTART=always", "ENTRYPOINT_RESTART_DELAY=1m", "ENTRYPOINT_RESTART_MAX_DELAY=1m", patientEnd)
+	s.begins()
 	s.get("/exit?code=3")
 	s.waitStatus("it backs off", func(st status) bool { return st.State == "backoff" })
 	s.signal(15)
-	s.promptly(5*time.Second, 3)
+	s.promptly(atOnce, 3)
 }
 
 func stopWaiting(t *testing.T, e engine.Engine) {
@@ -404,13 +416,13 @@ func stopWaiting(t *testing.T, e engine.Engine) {
 	s.start(e, "version=v1", engine.Spec{Command: []string{}, Env: []string{"ENTRYPOINT_LISTEN=tcp://" + s.addr}})
 	s.waitStatus("it waits", func(st status) bool { return st.State == "waiting" })
 	s.signal(15)
-	s.promptly(5*time.Second, 0)
+	s.promptly(atOnce, 0)
 }
 
 func stopDeadline(t *testing.T, e engine.Engine) {
 	s := play(t, e, "version=v1 term=ignore", "ENTRYPOINT_SHUTDOWN_TIMEOUT=1s")
 	s.signal(15)
-	s.promptly(4*time.Second, 137)
+	s.promptly(6*time.Second, 137)
 }
 
 func stopTwice(t *testing.T, e engine.Engine) {
@@ -418,12 +430,13 @@ func stopTwice(t *testing.T, e engine.Engine) {
 	s.signal(15)
 	waitLog(t, s.c, "ignores")
 	s.signal(15)
-	s.promptly(5*time.Second, 137)
+	s.promptly(atOnce, 137)
 }
 
 // stopDelay: after TERM it serves on, not healthy any more, for the delay.
 func stopDelay(t *testing.T, e engine.Engine) {
-	s := play(t, e, "version=v1 exit=5", "ENTRYPOINT_SHUTDOWN_DELAY=4s")
+	s := play(t, e, "version=v1 exit=5", "ENTRYPOINT_SHUTDOWN_DELAY=8s")
+	s.begins()
 	if code, out := s.exec("health"); code != 0 {
 		t.Errorf("health: %d %s", code, out)
 	}
@@ -435,29 +448,29 @@ func stopDelay(t *testing.T, e engine.Engine) {
 	if code, out := s.exec("health"); code == 0 {
 		t.Errorf("health during the delay: %d %s", code, out)
 	}
-	s.promptly(12*time.Second, 5)
+	s.promptly(20*time.Second, 5)
 }
 
 func stopEngine(t *testing.T, e engine.Engine) {
-	s := play(t, e, "version=v1 exit=0")
+	s := play(t, e, "version=v1 exit=0", patientEnd)
 	begin := time.Now()
-	must(s, s.c.Stop(10*time.Second))
+	must(s, s.c.Stop(40*time.Second))
 	s.waitExit(0)
-	if took := time.Since(begin); took > 5*time.Second {
+	if took := time.Since(begin); took > atOnce {
 		t.Errorf("stop took %v", took)
 	}
 }
 
 func stopCommand(t *testing.T, e engine.Engine) {
-	s := play(t, e, "version=v1 exit=5")
+	s := play(t, e, "version=v1 exit=5", patientEnd)
 	code, out, err := engine.Exec(limit(t), s.c, "/entrypoint", "stop")
-	s.promptly(5*time.Second, 5)
+	s.promptly(atOnce, 5)
 	t.Logf("stop: code %d %v %s", code, err, out) // the engine may end the client with the container
 }
 
 // stopLeftovers: what the app leaves behind is told to end, not left to the kernel.
 func stopLeftovers(t *testing.T, e engine.Engine) {
-	s := play(t, e, "version=v1 exit=5 orphans=3 orphan=5m")
+	s := play(t, e, "version=v1 exit=5 orphans=3 orphan=5m", patientEnd)
 	s.signal(15)
-	s.promptly(5*time.Second, 5)
+	s.promptly(atOnce, 5)
 }

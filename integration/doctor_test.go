@@ -23,6 +23,9 @@ func TestDoctor(t *testing.T) {
 	})
 }
 
+// lingering is an app whose clients hear in time that their connections end, also those of a doctor that stood still for a moment.
+const lingering = "version=v1 linger=2s"
+
 // diagnosis is what a program reads from `doctor --drain --json`.
 type diagnosis struct {
 	Code, Clients, Swaps int
@@ -44,6 +47,7 @@ type diagnosis struct {
 // doctor examines the app and wants this exit code.
 func (s *scene) doctor(want int, args ...string) diagnosis {
 	s.t.Helper()
+	s.begins()
 	code, output := s.exec(append([]string{"doctor", "--drain", "--json"}, args...)...)
 	var d diagnosis
 	if err := json.Unmarshal([]byte(output), &d); err != nil || code != want || d.Code != want {
@@ -56,7 +60,7 @@ func (s *scene) doctor(want int, args ...string) diagnosis {
 // doctorPolite finds the address that the app binds by itself.
 func doctorPolite(t *testing.T, e engine.Engine) {
 	s := &scene{t: t, addr: freeAddress(t), dir: t.TempDir()}
-	s.start(e, "version=v1 listen=tcp:"+s.addr, engine.Spec{Env: []string{soon}})
+	s.start(e, lingering+" listen=tcp:"+s.addr, engine.Spec{Env: []string{soon}})
 	s.waitVersion("v1")
 	d := s.doctor(0, "--post", "100")
 	if d.Lost.KeepAlive+d.Lost.New > 0 || d.Swaps != 3 || d.Requests.KeepAlive == 0 || d.Requests.New == 0 {
@@ -111,7 +115,8 @@ func doctorNoInit(t *testing.T, e engine.Engine) {
 
 // doctorBusy: a second doctor is told of the first, and neither the swap nor the count of the first suffers.
 func doctorBusy(t *testing.T, e engine.Engine) {
-	s := play(t, e, "version=v1", soon)
+	s := play(t, e, lingering, soon)
+	s.begins()
 	first, page := s.background("doctor", "--drain", "--swaps", "3")
 	s.waitStatus("the first doctor swaps", func(st status) bool { return st.Active > 1 })
 	code, out := s.exec("doctor", "--drain", "--swaps", "1")

@@ -1,4 +1,4 @@
-//go:build integration && examples
+//go:build integration
 
 package integration
 

@@ -1,4 +1,4 @@
-//go:build integration && examples
+//go:build integration
 
 package integration
 
@@ -49,7 +49,7 @@ var examples = []example{
 			env: []string{"ENTRYPOINT_STOP_SIGNAL=QUIT"}},
 	},
 	{
-		name: "haproxy", recipe: "`grace` and one `http-after-response`, USR1", version: "haproxy -v",
+		name: "haproxy", recipe: "`option idle-close-on-response`, USR1", version: "haproxy -v",
 		plain: stack{files: []string{"haproxy.cfg"}, command: []string{"haproxy", "-db", "-f", "/app/haproxy.cfg"},
 			env: []string{"ENTRYPOINT_STOP_SIGNAL=USR1"}},
 	},

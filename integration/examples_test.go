@@ -1,4 +1,4 @@
-//go:build integration && examples
+//go:build integration
 
 package integration
 
@@ -36,8 +36,8 @@ type example struct {
 
 const examplePost = 200 // bytes
 
-// exampleSwaps and exampleClients are what the page says; EXAMPLE_SWAPS and EXAMPLE_CLIENTS are for longer runs.
-var exampleSwaps, exampleClients = fromEnv("EXAMPLE_SWAPS", 5), fromEnv("EXAMPLE_CLIENTS", 16)
+// Few swaps are for make test; EXAMPLE_SWAPS and EXAMPLE_CLIENTS are for longer runs, such as those of make keepalive.
+var exampleSwaps, exampleClients = fromEnv("EXAMPLE_SWAPS", 3), fromEnv("EXAMPLE_CLIENTS", 16)
 
 func fromEnv(variable string, usual int) int {
 	if n, err := strconv.Atoi(os.Getenv(variable)); err == nil && n > 0 {
@@ -182,7 +182,7 @@ type exampleRun struct{ stackRun }
 func (r *exampleRun) options() load.Options {
 	return load.Options{
 		Address: r.addr, Fresh: 3, Reused: exampleClients, Post: examplePost,
-		Pace: 5 * time.Millisecond, Timeout: 10 * time.Second, Duration: 10 * time.Minute,
+		Pace: 5 * time.Millisecond, Timeout: 10 * time.Second, Duration: time.Minute + time.Duration(exampleSwaps)*patience,
 	}
 }
 

@@ -21,8 +21,13 @@ var arrows = map[string][]string{
 	"graceful":          {},
 	"handoff":           {},
 	"internal/artifact": {},
+	"internal/applog":   {"internal/helper", "reaper"},
+	"internal/proxy":    {"reaper", "handoff", "internal/helper"},
 	"internal/doctor":   {},
+	"internal/helper":   {"reaper"},
 	"internal/probe":    {},
+	"internal/render":   {},
+	"internal/syslog":   {"internal/helper", "reaper"},
 	"internal/watch":    {},
 	"envcfg":            {},
 }

@@ -54,6 +54,8 @@ type appState struct {
 	Inherited  map[string]string
 	Status     map[string]string
 	Signals    []string
+	Executable string // os.Executable
+	Exe        string // the link /proc/self/exe
 }
 
 func (a appState) env(key string) string {

@@ -37,7 +37,7 @@ func live(t *testing.T, dir string, command ...string) *life {
 func (l *life) client(args ...string) ([]byte, error) {
 	cmd := exec.Command(binaries.Entrypoint, args...)
 	cmd.Env = l.env
-	return cmd.Output()
+	return cmd.CombinedOutput()
 }
 
 func (l *life) runs(want ...string) {
@@ -103,6 +103,7 @@ func TestAdopted(t *testing.T) {
 	if w := s.waitVersion("v1"); w.gen != 1 {
 		t.Errorf("generation %d answers", w.gen)
 	}
+	in.runs(binaries.TestApp, "version=v1") // it answers from a held socket before it is judged to be ready
 	for gen := 2; gen <= 3; gen++ {
 		if out, err := in.client("reload"); err != nil {
 			t.Fatalf("reload: %v: %s", err, out)

@@ -25,8 +25,16 @@ import (
 )
 
 // patience is how long a test waits for anything that should happen at once. It is
-// wide, because the machine may be busy; nothing waits for it on a good day.
-const patience = 20 * time.Second
+// wide, because the machine may be busy; nothing waits for it on a good day. INTEGRATION_PATIENCE
+// sets another one, for rows that shall fail.
+var patience = patienceOf(os.Getenv("INTEGRATION_PATIENCE"))
+
+func patienceOf(text string) time.Duration {
+	if d, err := time.ParseDuration(text); err == nil && d > 0 {
+		return d
+	}
+	return 45 * time.Second
+}
 
 func limit(t *testing.T) context.Context {
 	t.Helper()
@@ -37,11 +45,12 @@ func limit(t *testing.T) context.Context {
 
 // scene is one container with a stamped test app at /app/server, and its load.
 type scene struct {
-	t    *testing.T
-	c    engine.Container
-	addr string
-	load *load.Load
-	dir  string // of stamped binaries
+	begun bool // the first generation is active
+	t     *testing.T
+	c     engine.Container
+	addr  string
+	load  *load.Load
+	dir   string // of stamped binaries
 }
 
 // server is the app's path in every container.
@@ -235,11 +244,21 @@ func (s *scene) exec(args ...string) (code int, output string) {
 // reload asks for a swap and wants this exit code.
 func (s *scene) reload(want int) string {
 	s.t.Helper()
+	s.begins()
 	code, output := s.exec("reload")
 	if code != want {
 		s.t.Fatalf("reload: exit code %d, want %d:\n%s", code, want, output)
 	}
 	return output
+}
+
+// begins waits until the start is decided: the app may answer before that, and until then everybody else is told that the init is busy.
+func (s *scene) begins() {
+	s.t.Helper()
+	if !s.begun {
+		s.waitStatus("the start is decided", func(st status) bool { return st.State != "starting" })
+		s.begun = true
+	}
 }
 
 func (s *scene) signal(sig syscall.Signal) {
@@ -254,7 +273,10 @@ type swapRecord struct {
 	Cause    string
 	From, To int
 	Code     int
+	Phase    string
 	Text     string
+
+	ElapsedMS int64 `json:"elapsed_ms"`
 }
 
 // status is what a program outside reads from `status --json`.
@@ -265,6 +287,7 @@ type status struct {
 	Candidate   int
 	PID         int
 	Restarts    int
+	Remembered  bool
 	Generations []struct {
 		Gen        int
 		State      string
@@ -272,7 +295,13 @@ type status struct {
 		Reason     string
 		Exit       string
 		StatusText string `json:"status_text"`
+		SHA256     string
+		Artifact   artifactFacts
 	}
+	Drift   bool
+	Image   string `json:"image_sha256"`
+	Kept    []struct{ Gen int }
+	Memory  int64 `json:"artifact_memory"`
 	Sockets []struct {
 		Name, Address, Mode, Why string
 		Learned                  bool
@@ -283,6 +312,13 @@ type status struct {
 	NotHeld    []struct{ Address, Why string } `json:"not_held"`
 	Reaped     struct {
 		Children, Orphans uint64
+	}
+	Proxy *struct {
+		Kind        string
+		PID         int
+		Restarts    int
+		Clients     int
+		Generations []struct{ Gen, Requests, Upgrades, Connections int }
 	}
 }
 
@@ -355,7 +391,7 @@ func (s *scene) underLoad() {
 	s.t.Helper()
 	s.load = load.Start(context.Background(), load.Options{
 		Address: s.addr, Fresh: 3, Slow: 2, Reused: 2,
-		SlowPath: "/slow?ms=60", Pace: 2 * time.Millisecond, Timeout: 10 * time.Second,
+		SlowPath: "/slow?ms=60", Pace: 2 * time.Millisecond, Timeout: 10 * time.Second, Duration: 10 * time.Minute,
 	})
 	if err := s.load.WaitRequests(limit(s.t), 20); err != nil {
 		s.t.Fatalf("the load gets no answers: %v: %v", err, s.load.Report().Samples)
@@ -396,6 +432,9 @@ func (s *scene) waitExit(want int) {
 // background starts a command inside without waiting for it.
 func (s *scene) background(args ...string) (*exec.Cmd, *bytes.Buffer) {
 	s.t.Helper()
+	if args[0] == "reload" {
+		s.begins()
+	}
 	cmd := s.c.Command(limit(s.t), append([]string{"/entrypoint"}, args...)...)
 	out := &bytes.Buffer{}
 	cmd.Stdout, cmd.Stderr = out, out

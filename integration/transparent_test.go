@@ -60,8 +60,8 @@ func ownExclusive(t *testing.T, e engine.Engine) {
 	s.waitVersion("v2")
 	s.answered(30)
 	r := s.lossless()
-	if r.Versions["v1"].Last.After(r.Versions["v2"].First) {
-		t.Errorf("v1 answered %v after v2 had begun", r.Versions["v1"].Last.Sub(r.Versions["v2"].First))
+	if r.Versions["v1"].LastBegun.After(r.Versions["v2"].First) {
+		t.Errorf("v1 answered what was asked %v after v2 had begun", r.Versions["v1"].LastBegun.Sub(r.Versions["v2"].First))
 	}
 	st := s.settled()
 	s.learned(st, "shared")
@@ -131,6 +131,7 @@ func ownRestarted(t *testing.T, e engine.Engine) {
 			}
 			return err
 		})
+		s.waitStatus("it serves", func(st status) bool { return st.State == "serving" })
 	}
 	s.answered(30)
 	r := s.load.Stop()

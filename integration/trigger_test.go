@@ -83,7 +83,8 @@ func clientKilled(t *testing.T, e engine.Engine) {
 
 func clientTimeout(t *testing.T, e engine.Engine) {
 	s := play(t, e, "version=v1")
-	s.put("version=v2 boot=1s")
+	s.begins()
+	s.put("version=v2 boot=5s")
 	if code, out := s.exec("reload", "--timeout", "100ms"); code != 124 {
 		t.Errorf("reload --timeout 100ms: %d %s", code, out)
 	}
@@ -104,6 +105,7 @@ func remapped(t *testing.T, e engine.Engine) {
 		return nil
 	})
 	s.signal(syscall.SIGUSR2)
+	s.waitStatus("v2 is active", func(st status) bool { return st.Active == 2 }) // its exit code counts from then on
 	s.waitVersion("v2")
 	s.signal(syscall.SIGINT)
 	s.waitExit(6)
@@ -111,6 +113,7 @@ func remapped(t *testing.T, e engine.Engine) {
 
 func restarted(t *testing.T, e engine.Engine) {
 	s := play(t, e, "version=v1")
+	s.begins()
 	old, _ := s.who()
 	s.underLoad()
 	if code, out := s.exec("restart"); code != 0 {

@@ -72,7 +72,7 @@ func (s *scene) onward(version string) {
 }
 
 func byItself(t *testing.T, e engine.Engine) {
-	s := alone(t, e, "version=v1", engine.Spec{})
+	s := alone(t, e, "version=v1", engine.Spec{Env: []string{backToBack}})
 	s.underLoad()
 	for i := range 4 {
 		s.onward(fmt.Sprint("v", i+2))
@@ -97,7 +97,7 @@ func byItselfAsUser(t *testing.T, e engine.Engine) {
 func unixByItself(t *testing.T, e engine.Engine) {
 	s := &scene{t: t, dir: t.TempDir()}
 	settings := " ready=false linger=0s listen=unix:/tmp/s"
-	s.start(e, "version=v1"+settings, engine.Spec{})
+	s.start(e, "version=v1"+settings, engine.Spec{Env: []string{backToBack}})
 	s.waitStatus("the path is held", func(st status) bool { return len(st.Sockets) == 1 && st.State == "serving" })
 	s.load = load.Start(t.Context(), load.Options{
 		Network: "unix", Address: s.inside("/tmp/s"), Fresh: 3, Slow: 1, SlowPath: "/slow?ms=60", Pace: time.Millisecond,
@@ -120,7 +120,7 @@ func unixByItself(t *testing.T, e engine.Engine) {
 func udpByItself(t *testing.T, e engine.Engine) {
 	s := &scene{t: t, addr: freeAddress(t), dir: t.TempDir()}
 	settings := " ready=false listen=tcp:" + s.addr + ",udp:" + s.addr
-	s.start(e, "version=v1"+settings, engine.Spec{})
+	s.start(e, "version=v1"+settings, engine.Spec{Env: []string{backToBack}})
 	s.waitVersion("v1")
 	s.swapUnderEchoes(settings)
 }
@@ -307,7 +307,7 @@ func anotherPort(t *testing.T, e engine.Engine) {
 
 // neverListens: the candidate runs and does nothing.
 func neverListens(t *testing.T, e engine.Engine) {
-	s := alone(t, e, "version=v1", engine.Spec{Env: []string{"ENTRYPOINT_START_TIMEOUT=1s"}})
+	s := alone(t, e, "version=v1", engine.Spec{Env: []string{"ENTRYPOINT_START_TIMEOUT=7s"}})
 	s.underLoad()
 	s.put("version=v2 hang=true")
 	if output := s.reload(1); !strings.Contains(output, "does not listen on tcp://"+s.addr) {

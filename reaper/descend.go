@@ -22,7 +22,7 @@ type stat struct {
 func parseStat(pid int, line []byte) (stat, bool) {
 	i := bytes.LastIndexByte(line, ')')
 	f := bytes.Fields(line[i+1:])
-	if i < 0 || len(f) < 20 || len(f[0]) != 1 {
+	if i < 0 || len(f) < 20 || len(f[0]) != 1 || f[0][0]|0x20 < 'a' || f[0][0]|0x20 > 'z' {
 		return stat{}, false
 	}
 	parent, err := strconv.Atoi(string(f[1]))
@@ -43,8 +43,8 @@ func readStat(pid int) (stat, bool) {
 	return parseStat(pid, b)
 }
 
-// Descendants lists the live processes below this one at every depth, adopted orphans included, zombies not. It reads
-// /proc; where that cannot be read it lists the children that Start made.
+// Descendants lists the live processes below this one at every depth, adopted orphans included, zombies not, nor what was started with
+// Spec.Own. It reads /proc; where that cannot be read it lists the children that Start made.
 func (r *Reaper) Descendants() []int {
 	var pids []int
 	for _, s := range r.descendants() {
@@ -63,8 +63,12 @@ func (r *Reaper) descendants() []stat {
 		below[s.parent] = append(below[s.parent], s)
 	}
 	var all []stat
+	own := r.own()
 	for queue := []int{os.Getpid()}; len(queue) > 0; queue = queue[1:] {
 		for _, s := range below[queue[0]] {
+			if own[s.pid] {
+				continue
+			}
 			queue = append(queue, s.pid)
 			if !s.zombie() {
 				all = append(all, s)
@@ -136,10 +140,28 @@ func (r *Reaper) children() []stat {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var all []stat
-	for pid := range r.processes {
-		all = append(all, stat{pid: pid})
+	for pid, p := range r.processes {
+		if !p.own {
+			all = append(all, stat{pid: pid})
+		}
 	}
 	return all
+}
+
+// own lists the children that are the init's own.
+func (r *Reaper) own() map[int]bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var list map[int]bool
+	for pid, p := range r.processes {
+		if p.own {
+			if list == nil {
+				list = map[int]bool{}
+			}
+			list[pid] = true
+		}
+	}
+	return list
 }
 
 // SignalDescendants sends sig to each of Descendants and tells how many it reached. Never to a stranger: the number is

@@ -93,6 +93,7 @@ type forkArgs struct {
 	tty          uintptr
 	umask        int
 	noNewPrivs   bool
+	own          bool // not the child's business: of its record
 	death        uintptr
 	parent       uintptr
 	pipe         uintptr
@@ -104,7 +105,7 @@ type forkArgs struct {
 
 func newForkArgs(s *Spec) (*forkArgs, error) {
 	a := &forkArgs{
-		session: s.Session, foreground: s.Foreground, tty: uintptr(s.TTY), umask: s.Umask, noNewPrivs: s.NoNewPrivs,
+		session: s.Session, foreground: s.Foreground, tty: uintptr(s.TTY), umask: s.Umask, noNewPrivs: s.NoNewPrivs, own: s.Own,
 		death: uintptr(s.ParentDeathSignal), parent: uintptr(os.Getpid()), closeRange: closeRange(),
 	}
 	if s.FD > 0 {

@@ -16,9 +16,9 @@ import (
 )
 
 func TestGroupOutlivesLeader(t *testing.T) {
-	p := startReading(t, shell("sleep 600 & sleep 600 & echo $!; exit 3"))
-	member, err := strconv.Atoi(p.line(t))
-	if err != nil {
+	p := startReading(t, shell("sleep 600 & a=$!; sleep 600 & echo $a $!; exit 3"))
+	var members [2]int
+	if _, err := fmt.Sscan(p.line(t), &members[0], &members[1]); err != nil {
 		t.Fatal(err)
 	}
 	if st := wait(t, p.Process); st.Code() != 3 {
@@ -34,7 +34,9 @@ func TestGroupOutlivesLeader(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the group ends", func() bool { return !p.GroupAlive() })
-	eventually(t, "its member is collected", func() bool { return unix.Kill(member, 0) == unix.ESRCH })
+	for _, member := range members { // a signal reaches a group of zombies
+		eventually(t, "its member is collected", func() bool { return unix.Kill(member, 0) == unix.ESRCH })
+	}
 	for range 3 {
 		if err := p.SignalGroup(syscall.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
 			t.Errorf("the empty group: %v", err)
@@ -47,9 +49,10 @@ func TestGroupOutlivesLeader(t *testing.T) {
 	}
 }
 
-// A member that ended but is not collected, by a parent outside that never waits, is no life.
+// A member that ended but is not collected, by a parent outside that never waits, is no life. It ends when its parent is no shell any more,
+// which would collect it.
 func TestGroupOfZombies(t *testing.T) {
-	p := startReading(t, shell("(sleep 0.1 & echo $!; exec setsid sleep 600 >/dev/null) & exit 0"))
+	p := startReading(t, shell(`(sh -c 'until grep -qx sleep /proc/$PPID/comm; do sleep 0.01; done' & echo $!; exec setsid sleep 600 >/dev/null) & exit 0`))
 	member, err := strconv.Atoi(p.line(t))
 	if err != nil {
 		t.Fatal(err)
@@ -242,10 +245,14 @@ func TestDescendants(t *testing.T) {
 		t.Fatalf("the name is %q: %v", b, err)
 	}
 	slices.Sort(want)
-	eventually(t, "all are found", func() bool { // the loop's own sleep is a sixth
+	eventually(t, "all are found", func() bool { // the loop's own sleep is a sixth, and not what the true was before it ended
 		got := all.Descendants()
-		slices.Sort(got)
-		return len(got) == 6 && len(slices.DeleteFunc(got, func(pid int) bool { return !slices.Contains(want, pid) })) == 5
+		others := slices.DeleteFunc(slices.Clone(got), func(pid int) bool { return slices.Contains(want, pid) })
+		if len(got) != 6 || len(others) != 1 {
+			return false
+		}
+		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", others[0]))
+		return string(comm) == "sleep\n"
 	})
 	// A stopped one counts, a zombie does not.
 	if err := p.Signal(syscall.SIGSTOP); err != nil {
@@ -302,6 +309,7 @@ func TestParseStat(t *testing.T) {
 func FuzzParseStat(f *testing.F) {
 	f.Add([]byte("5 (a b) S 7 8 9 0 -1 4194304 95 0 0 0 0 0 0 0 20 0 1 0 12345 2568192 231\n"))
 	f.Add([]byte(")"))
+	f.Add([]byte(")\x00 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0"))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		if s, ok := parseStat(5, line); ok && (s.pid != 5 || s.start == "" || s.state == 0) {
 			t.Errorf("%q: %+v", line, s)
@@ -321,7 +329,7 @@ var _ = helper("one", func([]string) {
 	<-p.Done()
 	check(p.Status() == SignalStatus(syscall.SIGTERM), "%v", p.Status())
 
-	q, err := r.Start(shell("sleep 0.1 & exit 7")) // its orphan comes to us without our asking
+	q, err := r.Start(shell("(while kill -0 $$ 2>/dev/null; do sleep 0.01; done) & exit 7")) // its orphan comes to us without our asking
 	must(err)
 	<-q.Done()
 	for until := time.Now().Add(limit); r.Stats().Orphans == 0; time.Sleep(time.Millisecond) {

@@ -42,7 +42,11 @@ func TestMain(m *testing.M) {
 	done := make(chan error)
 	go func() { done <- all.Run(ctx) }()
 	code := m.Run()
-	if left := all.Descendants(); len(left) > 0 {
+	left := all.Descendants()
+	for until := time.Now().Add(limit); len(left) > 0 && time.Now().Before(until); time.Sleep(time.Millisecond) {
+		left = all.Descendants() // what the last test has killed may be on its way
+	}
+	if len(left) > 0 {
 		fmt.Fprintln(os.Stderr, "processes left behind:", left)
 		all.SignalDescendants(syscall.SIGKILL)
 		code = max(code, 1)
@@ -155,7 +159,7 @@ func (s started) line(t testing.TB) string {
 func output(t testing.TB, s Spec) string {
 	t.Helper()
 	p := startReading(t, s)
-	_ = p.out.SetReadDeadline(time.Now().Add(3 * limit))
+	_ = p.out.SetReadDeadline(time.Now().Add(10 * limit)) // of thousands of processes
 	b, err := io.ReadAll(p.out)
 	if err != nil {
 		t.Fatal(err)
@@ -179,10 +183,18 @@ func field(text, key string) string {
 // descriptors lists ours, by number, with what they are.
 func descriptors(t testing.TB, pid int) map[int]string {
 	t.Helper()
+	fds, err := descriptorsOf(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fds
+}
+
+func descriptorsOf(pid int) (map[int]string, error) {
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
 	names, err := os.ReadDir(dir)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	fds := map[int]string{}
 	for _, e := range names {
@@ -191,7 +203,7 @@ func descriptors(t testing.TB, pid int) map[int]string {
 			fds[n] = to
 		}
 	}
-	return fds
+	return fds, nil
 }
 
 // zombies counts the children of pid that nobody has collected.

@@ -12,6 +12,7 @@ import (
 // Process is a child that Start made.
 type Process struct {
 	r       *Reaper
+	own     bool // Spec.Own
 	pid     int
 	done    chan struct{}
 	stopped chan syscall.Signal

@@ -6,6 +6,7 @@ import (
 	"os/signal"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,7 @@ type Reaper struct {
 	lingering map[*Process]struct{} // collected, but members of their group are left
 	stats     Stats
 	nofile    *unix.Rlimit // what children get instead of ours; nil: ours
+	tight     atomic.Bool  // the last start on a thread of its own found no place for a process
 
 	forkOnce sync.Once
 	forks    chan func() // run on the one thread that forks children with a parent-death signal

@@ -33,6 +33,8 @@ type Spec struct {
 	Credential *Credential // nil: ours
 	Umask      int         // -1: ours
 	NoNewPrivs bool        // PR_SET_NO_NEW_PRIVS, Linux 3.5
+	// Own marks a process that belongs to the init and not to the app: Descendants leaves it out, with all that is below it.
+	Own bool
 	// ParentDeathSignal is sent to the child when this process is gone; 0: none. Children that have one are forked from
 	// one thread that lives as long as Run, because the kernel means the thread that forked.
 	ParentDeathSignal syscall.Signal
@@ -106,7 +108,13 @@ func (r *Reaper) start(s Spec) (*Process, error) {
 	fork := func() { p, err = r.fork(a) }
 	switch {
 	case s.Thread != nil:
-		p, err = r.onOwnThread(s, a)
+		if err = r.room(); err == nil {
+			p, err = r.onOwnThread(s, a)
+			r.tight.Store(errors.Is(err, unix.EAGAIN))
+			if err == nil {
+				keepThreads(spareThreads)
+			}
+		}
 	case s.ParentDeathSignal != 0:
 		r.onForkThread(fork)()
 	default:
@@ -135,7 +143,7 @@ func (r *Reaper) fork(a *forkArgs) (*Process, error) {
 	if errno != 0 {
 		return nil, errno
 	}
-	p := &Process{r: r, pid: int(pid), pidfd: int(pidfd), done: make(chan struct{}), stopped: make(chan syscall.Signal, 1)}
+	p := &Process{r: r, own: a.own, pid: int(pid), pidfd: int(pidfd), done: make(chan struct{}), stopped: make(chan syscall.Signal, 1)}
 	if p.pidfd < 0 {
 		if fd, err := unix.PidfdOpen(p.pid, 0); err == nil { // 5.3; older kernels: kill under the lock
 			p.pidfd = fd
@@ -169,6 +177,43 @@ func (r *Reaper) onForkThread(f func()) func() {
 			f() // Run is over: nothing lives much longer
 		}
 	}
+}
+
+// spareThreads are kept without work, so that the runtime, which ends us when it cannot make a thread, need not make one while
+// whatever the app does has used up the processes of the container. Four were enough in the test that uses them up.
+const spareThreads = 4
+
+// keepThreads sees to it that the runtime has so many threads beside ours: each of n goroutines holds one until all do. It is
+// called when there was room for a process a moment ago.
+func keepThreads(n int) {
+	var held, over sync.WaitGroup
+	held.Add(n)
+	release := make(chan struct{})
+	for range n {
+		over.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			held.Done()
+			<-release
+		})
+	}
+	held.Wait()
+	close(release)
+	over.Wait()
+}
+
+// room tells whether there is place for one more process, if there was none the last time: a start on a thread of its own costs that
+// thread, also when the fork fails, and where no process can be made the runtime cannot make another thread either. It would end
+// us over that.
+func (r *Reaper) room() error {
+	if !r.tight.Load() {
+		return nil
+	}
+	var e *StartError
+	if _, err := r.start(Spec{Path: "/", Args: []string{"room"}, Umask: -1}); errors.As(err, &e) && e.Op == "fork" {
+		return e.Err
+	}
+	return nil
 }
 
 // onOwnThread forks from a thread of its own, after s.Thread has prepared it. The goroutine is never unlocked from it, so

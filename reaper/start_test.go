@@ -60,26 +60,29 @@ func TestEveryDeadlySignal(t *testing.T) {
 	}
 }
 
-// A child that failed leaves nothing: no descriptor, no zombie, no count, no matter who collected it.
-func TestExecFailures(t *testing.T) {
-	dir := t.TempDir()
+// A child that failed leaves nothing: no descriptor, no zombie, no count, no matter who collected it. It is looked for in a process to which
+// the orphans of other tests do not come.
+func TestExecFailures(t *testing.T) { output(t, helperSpec(t, helperFailures, t.TempDir())) }
+
+var helperFailures = helper("failures", func(args []string) {
+	must(BecomeSubreaper())
+	r, end := running()
+	defer end()
+	dir := args[0]
 	file := func(name, text string, mode os.FileMode) string {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), mode); err != nil {
-			t.Fatal(err)
-		}
+		must(os.WriteFile(path, []byte(text), mode))
 		return path
 	}
 	closed := Credential{UID: 65534, GID: 65534}
 	secret := filepath.Join(dir, "secret")
-	if err := os.Mkdir(secret, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	tests := map[string]struct {
+	must(os.Mkdir(secret, 0o700))
+	type failure struct {
 		spec Spec
 		code int
 		err  error
-	}{
+	}
+	tests := map[string]failure{
 		"missing":     {Spec{Path: dir + "/nothing"}, 127, unix.ENOENT},
 		"many files":  {Spec{Path: dir + "/nothing", Files: slices.Repeat([]int{0}, 60)}, 127, unix.ENOENT},
 		"denied":      {Spec{Path: file("plain", "x", 0o644)}, 126, unix.EACCES},
@@ -94,44 +97,31 @@ func TestExecFailures(t *testing.T) {
 		"exec fd":     {Spec{Path: "x", FD: 987}, 126, unix.EBADF},
 	}
 	if os.Getuid() == 0 {
-		tests["their rights"] = struct {
-			spec Spec
-			code int
-			err  error
-		}{Spec{Path: "/bin/true", Dir: secret, Credential: &closed}, 126, unix.EACCES}
-		tests["bad user"] = struct {
-			spec Spec
-			code int
-			err  error
-		}{Spec{Path: "/bin/true", Credential: &Credential{UID: ^uint32(0)}}, 126, unix.EINVAL}
+		tests["their rights"] = failure{Spec{Path: "/bin/true", Dir: secret, Credential: &closed}, 126, unix.EACCES}
+		tests["bad user"] = failure{Spec{Path: "/bin/true", Credential: &Credential{UID: ^uint32(0)}}, 126, unix.EINVAL}
 	} else {
-		tests["not root"] = struct {
-			spec Spec
-			code int
-			err  error
-		}{Spec{Path: "/bin/true", Credential: &Credential{}}, 126, unix.EPERM}
+		tests["not root"] = failure{Spec{Path: "/bin/true", Credential: &Credential{}}, 126, unix.EPERM}
 	}
-	before, stats := descriptors(t, os.Getpid()), all.Stats()
-	for range 20 {
+	var before map[int]string
+	for round := range 20 {
 		for name, test := range tests {
 			test.spec.Umask = -1
-			p, err := all.Start(test.spec)
+			p, err := r.Start(test.spec)
 			var se *StartError
-			if p != nil || !errors.As(err, &se) || !errors.Is(err, test.err) || se.ExitCode() != test.code {
-				t.Fatalf("%s: %v", name, err)
-			}
+			check(p == nil && errors.As(err, &se) && errors.Is(err, test.err) && se.ExitCode() == test.code, "%s: %v", name, err)
+		}
+		if round == 0 { // what the first start opens for good is open
+			var err error
+			before, err = descriptorsOf(os.Getpid())
+			must(err)
 		}
 	}
-	if after := descriptors(t, os.Getpid()); !reflect.DeepEqual(before, after) {
-		t.Errorf("descriptors\nbefore %v\nafter  %v", before, after)
-	}
-	if n := zombies(os.Getpid()); n > 0 {
-		t.Errorf("%d zombies", n)
-	}
-	if now := all.Stats(); now != stats {
-		t.Errorf("counted %+v, before %+v", now, stats)
-	}
-}
+	after, err := descriptorsOf(os.Getpid())
+	must(err)
+	check(reflect.DeepEqual(before, after), "descriptors\nbefore %v\nafter  %v", before, after)
+	check(zombies(os.Getpid()) == 0, "zombies")
+	check(r.Stats() == Stats{}, "counted %+v", r.Stats())
+})
 
 var helperAlone = helper("alone", func([]string) {
 	r := New() // does not run
@@ -344,17 +334,23 @@ func TestBusyProgram(t *testing.T) {
 	if _, err := all.Start(Spec{Path: path, Umask: -1}); !errors.Is(err, unix.ETXTBSY) {
 		t.Errorf("while it is written: %v", err)
 	}
-	closed := make(chan struct{})
-	result := make(chan error)
-	go func() {
-		close(closed)
-		_, err := all.Start(Spec{Path: path, Umask: -1})
-		result <- err
-	}()
-	<-closed
-	f.Close()
-	if err := <-result; err != nil {
-		t.Errorf("afterwards: %v", err)
+	for {
+		tries, begun := 0, time.Now()
+		p, err := all.Start(Spec{Path: path, Umask: -1, Thread: func() error { // called for each try
+			if tries++; tries == 2 {
+				f.Close()
+			}
+			return nil
+		}})
+		if tries == 1 && time.Since(begun) >= busyFor { // we stood still: there was no time for another one
+			continue
+		}
+		if err != nil || tries < 2 {
+			t.Errorf("afterwards: %v, tried %d times", err, tries)
+		} else {
+			<-p.Done()
+		}
+		break
 	}
 }
 
@@ -567,4 +563,16 @@ func pipeTo(t *testing.T, want string) int {
 		}
 	})
 	return int(w.Fd())
+}
+
+// After a start that found no place for a process, the next one first looks for it, and forgets that when there was.
+func TestRoom(t *testing.T) {
+	all.tight.Store(true)
+	p, err := all.Start(Spec{Path: "/bin/true", Umask: -1, Thread: func() error { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st := wait(t, p); !st.Success() || all.tight.Load() {
+		t.Errorf("%v; tight: %v", st, all.tight.Load())
+	}
 }

@@ -21,7 +21,7 @@ var configCommand = &command{
 			c.text(envcfg.Markdown())
 			return codeDone
 		}
-		cfg, err := envcfg.Load(os.Environ())
+		cfg, apps, err := envcfg.LoadApps(os.Environ())
 		if err != nil {
 			sentences := split(err)
 			if c.json {
@@ -31,14 +31,14 @@ var configCommand = &command{
 			}
 			return codeConfig
 		}
-		return c.config(cfg)
+		return c.config(cfg, apps)
 	},
 }
 
-// config prints the values in effect.
-func (c *call) config(cfg *envcfg.Config) int {
+// config prints the values in effect: the container's, then those that single apps have of their own.
+func (c *call) config(cfg *envcfg.Config, apps []envcfg.App) int {
 	if c.json {
-		b, err := cfg.JSON()
+		b, err := cfg.JSON(apps...)
 		if err != nil {
 			c.fault(err.Error())
 			return codeConfig
@@ -46,8 +46,12 @@ func (c *call) config(cfg *envcfg.Config) int {
 		c.text(string(b) + "\n")
 		return codeDone
 	}
+	entries := cfg.Entries()
+	for _, a := range apps {
+		entries = append(entries, a.Config.Own()...)
+	}
 	var rows [][]string
-	for _, e := range cfg.Entries() {
+	for _, e := range entries {
 		value := e.Value
 		if value == "" {
 			value = "-"

@@ -22,19 +22,21 @@ import (
 
 var doctorCommand = &command{
 	name:    "doctor",
-	summary: "swap the app under load and say what its clients lose",
+	summary: "say what works here, or with --drain what clients lose in a swap",
 	options: []option{
-		{"drain", "", "what is examined: how the app takes leave of its clients"},
+		jsonOption,
+		{"drain", "", "examine how the app takes leave of its clients: swap it under load, and count"},
 		{"url", "URL", "what to ask for, http:// only; else / at the first TCP address that is held"},
 		{"clients", "N", "keep-alive clients, 1 to 1000; 16. A quarter as many make a new connection for each request"},
 		{"swaps", "N", "1 to 1000; 3"},
 		{"post", "N", "POST so many bytes, instead of GET"},
 		{"pause", "D", "of a client between two requests; 10ms"},
 		{"timeout", "D", "of one request; 10s"},
-		jsonOption,
 	},
-	usage: "--drain [OPTION]…",
-	details: "Each swap is a reload of the bytes that the app's path has now, and the clients are real ones to the app: do not point it at a URL that changes something. " +
+	usage: "[--json] [--drain [OPTION]…]",
+	details: "Without --drain it tries what the init would use: memory files, seccomp, steering, inotify, limits, rights, times. It says which mode " +
+		"follows and what to change, needs no running init and changes nothing. Exit code 0: what the configuration asks for works; 1: something of it does not. " +
+		"With --drain each swap is a reload of the bytes that the app's path has now, and the clients are real ones to the app: do not point it at a URL that changes something. " +
 		"Nothing is asked twice, so each request that was lost is counted. Exit code 0: nothing was lost; 1: something was, or a swap was " +
 		"refused; 2: the URL gives no answer; 3: a doctor or a swap is at work already.",
 	run: runDoctor,
@@ -52,7 +54,12 @@ func runDoctor(c *call) int {
 	case len(c.args) > 0:
 		return c.usage("doctor takes no words: got %q", c.args[0])
 	case !c.has("drain"):
-		return c.usage("doctor without --drain is not in this version; for an app of that name: entrypoint -- doctor")
+		for name := range c.values {
+			if name != "json" {
+				return c.usage("--%s is of doctor --drain", name)
+			}
+		}
+		return c.examineHere()
 	}
 	o, err := c.doctorOptions()
 	if err != nil {

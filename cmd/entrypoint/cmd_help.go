@@ -9,12 +9,20 @@ var helpCommand = &command{
 	name:    "help",
 	summary: "print this, or more about one command",
 	args:    "[COMMAND]",
+	options: []option{{"man", "", "print all of it as a manual page, for man"}},
 }
 
 // The table of commands holds help, and help prints the table: only so is it no loop.
 func init() { helpCommand.run = runHelp }
 
 func runHelp(c *call) int {
+	if c.has("man") {
+		if len(c.args) > 0 {
+			return c.usage("--man is about all commands: got %q", c.args[0])
+		}
+		c.text(manPage())
+		return codeDone
+	}
 	switch len(c.args) {
 	case 0:
 		c.text(overview())
@@ -50,6 +58,9 @@ func (o option) spelling() string {
 	if o.value == "" {
 		return "--" + o.name
 	}
+	if o.optional() {
+		return "--" + o.name + "[=" + strings.Trim(o.value, "[]") + "]"
+	}
 	return "--" + o.name + " " + o.value
 }
 
@@ -62,8 +73,13 @@ func (c *command) help() string {
 		b.WriteString("\n" + wrap("", 0, c.details))
 	}
 	b.WriteString("\n")
-	for _, o := range append(c.options[:len(c.options):len(c.options)], helpOption) {
-		b.WriteString(wrap("  "+o.spelling(), 16, o.help))
+	options := append(c.options[:len(c.options):len(c.options)], helpOption)
+	indent := 0
+	for _, o := range options {
+		indent = max(indent, len("  "+o.spelling()+"  "))
+	}
+	for _, o := range options {
+		b.WriteString(wrap("  "+o.spelling(), indent, o.help))
 	}
 	return b.String()
 }
@@ -74,11 +90,11 @@ func overview() string {
 	b.WriteString("usage: entrypoint [--] CMD…       run CMD as the init of this container\n")
 	b.WriteString("       entrypoint COMMAND         talk to the init of this container\n\ncommands:\n")
 	for _, c := range commands() {
-		b.WriteString(wrap("  "+c.name, 12, c.summary))
+		b.WriteString(wrap("  "+c.name, 14, c.summary))
 	}
 	b.WriteString("\nexit codes of the commands:\n")
 	for _, c := range exitCodes {
-		b.WriteString(wrap("  "+c[0], 12, c[1]))
+		b.WriteString(wrap("  "+c[0], 14, c[1]))
 	}
 	b.WriteString("\n" + wrap("", 0, "As init it is configured by ENTRYPOINT_ variables: `entrypoint config --markdown` explains each, `entrypoint config` "+
 		"shows those in effect, `entrypoint check` finds faults in them. An app that has the name of a command is run by `entrypoint -- CMD`. "+

@@ -3,7 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
-	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -65,7 +65,7 @@ func visible() ([]process, error) {
 		}
 		all = append(all, p)
 	}
-	slices.SortFunc(all, func(a, b process) int { return a.pid - b.pid })
+	sort.Slice(all, func(i, j int) bool { return all[i].pid < all[j].pid })
 	return all, nil
 }
 
@@ -131,6 +131,9 @@ func psRow(p process, k control.Process, ours bool, above int) (row, complaints 
 	switch {
 	case k.Generation != 0:
 		gen = fmt.Sprint(k.Generation)
+		if k.Worker > 0 {
+			gen += fmt.Sprintf(" w%d", k.Worker)
+		}
 	case above != 0:
 		gen = fmt.Sprint(above)
 	}

@@ -6,7 +6,8 @@ var runCommand = &command{
 	name:    "run",
 	summary: "swap to another command line",
 	args:    "[--] CMD…",
-	options: []option{timeoutOption, jsonOption},
+	usage:   "[OPTION…]",
+	options: []option{appOption, waitOption, timeoutOption, jsonOption},
 	words:   true,
 	details: "Like reload, with another command line, which becomes the current one only if it succeeds. It is forgotten when " +
 		"the container restarts, unless ENTRYPOINT_STATE_DIR is set. A relative program is looked up by the init, not in your directory.",
@@ -14,6 +15,6 @@ var runCommand = &command{
 		if len(c.args) == 0 || c.args[0] == "" {
 			return c.usage("run needs a command line")
 		}
-		return c.change(control.Request{Op: control.OpRun, Command: c.args})
+		return c.change(control.Request{Op: control.OpRun, App: c.values["app"], Command: c.args})
 	},
 }

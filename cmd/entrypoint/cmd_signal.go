@@ -11,6 +11,7 @@ var signalCommand = &command{
 	name:    "signal",
 	summary: "send a signal to the app",
 	args:    "NAME",
+	options: []option{appOption},
 	details: "NAME is HUP, SIGHUP, RTMIN+3 or a number. The active generation gets it; ENTRYPOINT_SIGNALS has no say here.",
 	run: func(c *call) int {
 		if len(c.args) != 1 {
@@ -20,6 +21,6 @@ var signalCommand = &command{
 		if err != nil {
 			return c.usage("%v", err)
 		}
-		return c.end(c.ask(control.Request{Op: control.OpSignal, Signal: strconv.Itoa(int(sig))}))
+		return c.end(c.ask(control.Request{Op: control.OpSignal, App: c.values["app"], Signal: strconv.Itoa(int(sig))}))
 	},
 }

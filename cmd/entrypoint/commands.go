@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 )
 
@@ -23,15 +22,11 @@ type command struct {
 // commands is filled by init functions nowhere: it is this list, in the order that help prints.
 func commands() []*command {
 	return []*command{
-		reloadCommand, runCommand, restartCommand, stopCommand, signalCommand,
+		reloadCommand, runCommand, putCommand, rollbackCommand, promoteCommand, abortCommand, restartCommand, scaleCommand, stopCommand, signalCommand, reopenCommand, upgradeCommand,
 		statusCommand, healthCommand, psCommand, doctorCommand, notifyCommand,
-		checkCommand, configCommand, versionCommand, helpCommand,
+		checkCommand, configCommand, installCommand, versionCommand, completionCommand, helpCommand,
 	}
 }
-
-// reserved are the words of later versions. They are refused already, so that a Dockerfile that uses one as the name
-// of its app does not change its meaning one day.
-var reserved = []string{"put", "rollback", "promote", "abort", "upgrade"}
 
 // call is one use of a command.
 type call struct {
@@ -63,10 +58,6 @@ func dispatch(word string, args []string, out, err io.Writer, getenv func(string
 	}
 	if c := find(word); c != nil {
 		return p.call(c, args, getenv), true
-	}
-	if slices.Contains(reserved, word) {
-		p.wrongWord(fmt.Sprintf("%s is not in this version; for an app of that name: entrypoint -- %s", word, word))
-		return codeUsage, true
 	}
 	if strings.HasPrefix(word, "-") {
 		p.wrongWord(fmt.Sprintf("unknown option %q; for an app of that name: entrypoint -- %s", word, word))

@@ -21,7 +21,6 @@ import (
 	"github.com/hotswap-init/entrypoint/internal/control"
 	"github.com/hotswap-init/entrypoint/internal/doctor"
 	"github.com/hotswap-init/entrypoint/internal/swap"
-	"github.com/hotswap-init/entrypoint/reaper"
 )
 
 // fakeInit is a supervisor that answers as it is told.
@@ -53,6 +52,12 @@ func (f *fakeInit) Swap(ctx context.Context, r swap.Request, progress func(swap.
 	return f.result
 }
 
+func (f *fakeInit) Promote(_ context.Context, by string, all bool) swap.Result {
+	return swap.Result{Code: f.result.Code, Text: fmt.Sprint("promoted, all ", all)}
+}
+func (f *fakeInit) Abort(_ context.Context, by string) swap.Result {
+	return swap.Result{Code: f.result.Code, Text: "aborted"}
+}
 func (f *fakeInit) Status(context.Context) (swap.Status, error) { return f.status, f.err }
 func (f *fakeInit) Health(context.Context) error                { return f.err }
 func (f *fakeInit) Stop(_ context.Context, now bool) swap.Result {
@@ -171,6 +176,10 @@ func TestExitCodes(t *testing.T) {
 		{"signal to nobody", fakeInit{err: errors.New("nobody is active")}, []string{"signal", "15"}, 1, "", "entrypoint: nobody is active\n"},
 		{"stop", fakeInit{}, []string{"stop"}, 0, "stopping, now false\n", ""},
 		{"stop now", fakeInit{}, []string{"stop", "--now"}, 0, "stopping, now true\n", ""},
+		{"promote", fakeInit{}, []string{"promote"}, 0, "promoted, all false\n", ""},
+		{"promote all", fakeInit{}, []string{"promote", "--full"}, 0, "promoted, all true\n", ""},
+		{"abort", fakeInit{}, []string{"abort"}, 0, "aborted\n", ""},
+		{"nothing to abort", fakeInit{result: swap.Result{Code: 1}}, []string{"abort"}, 1, "", "entrypoint: aborted\n"},
 		{"no status", fakeInit{err: errors.New("broken")}, []string{"status"}, 1, "", "entrypoint: broken\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -300,91 +309,6 @@ func TestAge(t *testing.T) {
 		if got := age(d); got != want {
 			t.Errorf("%v: %q, want %q", d, got, want)
 		}
-	}
-}
-
-// sampleStatus is an init in the middle of things.
-func sampleStatus() swap.Status {
-	at := func(ago time.Duration) time.Time { return start.Add(-ago) }
-	return swap.Status{
-		Schema: 1, Version: "0.1.0", State: "swapping", PID: 1, StartedAt: at(26 * time.Hour), Handoff: "inherit",
-		HandoffWhy: "sockets are in ENTRYPOINT_LISTEN", Command: []string{"/app/server", "-addr", ":8080", "-motd", "hello world"},
-		Active: 3, Candidate: 4, Remembered: true, Restarts: 1, Reaped: reaper.Stats{Children: 4, Orphans: 1},
-		Generations: []swap.Generation{
-			{Number: 1, State: swap.Exited, StartedAt: at(26 * time.Hour), EndedAt: at(25 * time.Hour), Exit: "exited with code 0"},
-			{Number: 2, State: swap.Draining, PID: 17, StartedAt: at(25 * time.Hour), Load: &handoff.Load{Known: true, Open: 3, Busy: 2, Queued: 1}},
-			{Number: 3, State: swap.Active, PID: 41, StartedAt: at(130 * time.Second), StatusText: "serving 12 users \x1b[31m and a good deal more than fits into a line"},
-			{Number: 4, State: swap.Starting, PID: 1234567, StartedAt: at(time.Second), Load: &handoff.Load{}},
-		},
-		Sockets: []handoff.SocketStatus{
-			{Name: "tcp8080", Address: "tcp://[::]:8080", Mode: "steered", Slots: []handoff.SlotStatus{{Generation: 2, Queue: 1}, {Generation: 3, Current: true}, {Generation: 4}}},
-			{Name: "admin", Address: "unix:///run/admin.sock", Mode: "shared", Why: "abstract sockets cannot be steered", Slots: []handoff.SlotStatus{{Current: true}}},
-		},
-		LastSwaps: []swap.SwapRecord{
-			{At: at(130 * time.Second), Kind: swap.Reload, Cause: "signal HUP", From: 2, To: 3, Code: 0, Text: "generation 3 is active", ElapsedMS: 312},
-			{At: at(25 * time.Hour), Kind: swap.Reload, Cause: "signal HUP", From: 1, To: 2, Code: 0, Text: "generation 2 is active", ElapsedMS: 298},
-		},
-	}
-}
-
-const wantStatus = `state       swapping, generation 4 is the candidate, generation 3 is active, one
-            more swap is to follow
-init        entrypoint 0.1.0, pid 1, up 1d2h
-command     /app/server -addr :8080 -motd "hello world"
-handoff     inherit: sockets are in ENTRYPOINT_LISTEN
-last swap   2m10s ago by signal HUP, done after 312ms: generation 3 is active
-reaped      4 children, 1 orphan; 1 restart
-
-  GEN  STATE         PID    AGE  CONNECTIONS                NOTE
-    4  starting  1234567     1s  not known
-    3  active         41  2m10s  -                          serving 12 users \x…
-    2  draining       17   1d1h  3 open, 2 busy, 1 waiting
-    1  exited          -   1h0m  -                          exited with code 0
-
-  SOCKET   ADDRESS                 TRAFFIC                   MODE
-  tcp8080  tcp://[::]:8080         gen 3, gen 2 (1 waiting)  steered
-  admin    unix:///run/admin.sock  all generations           shared: abstract s…
-`
-
-const wantWaiting = `state       waiting
-init        entrypoint 0.1.0, pid 7, up 0s
-command     none: waiting for ` + "`entrypoint run -- CMD`" + `
-handoff     none
-last swap   5s ago by command run (pid 9, uid 0), rejected in phase start after
-            40ms: generation 1 was refused: exited with code 3
-reaped      0 children, 0 orphans; 0 restarts
-`
-
-func TestStatusPage(t *testing.T) {
-	s := sampleStatus()
-	if diff := cmp.Diff(wantStatus, statusPage(&s, start)); diff != "" {
-		t.Error(diff)
-	}
-	waiting := swap.Status{Version: "0.1.0", State: "waiting", PID: 7, StartedAt: start, Handoff: "none", LastSwaps: []swap.SwapRecord{
-		{At: start.Add(-5 * time.Second), Cause: "command run (pid 9, uid 0)", Code: 1, Phase: "start", Text: "generation 1 was refused: exited with code 3", ElapsedMS: 40}}}
-	if diff := cmp.Diff(wantWaiting, statusPage(&waiting, start)); diff != "" {
-		t.Error(diff)
-	}
-	for line := range strings.SplitSeq(wantStatus+wantWaiting, "\n") {
-		if len([]rune(line)) > width {
-			t.Errorf("%d columns: %q", len([]rune(line)), line)
-		}
-	}
-}
-
-func TestStatusCommand(t *testing.T) {
-	f := &fakeInit{status: sampleStatus()}
-	address := serve(t, f)
-	if got := use(t, address, "status"); got.code != 0 || got.err != "" || !strings.HasPrefix(got.out, "state       swapping") {
-		t.Errorf("got %+v", got)
-	}
-	got := use(t, address, "status", "--json")
-	var s swap.Status
-	if err := json.Unmarshal([]byte(got.out), &s); err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(f.status, s); diff != "" || got.code != 0 {
-		t.Errorf("code %d\n%s", got.code, diff)
 	}
 }
 

@@ -17,6 +17,9 @@ func run(args []string) int {
 	if role, ok := strings.CutPrefix(args[0], "entrypoint:"); ok {
 		return helper(role, args)
 	}
+	if isApplet(args[0], os.Getpid()) {
+		return runApplet(args)
+	}
 	words := args[1:]
 	if len(words) > 0 && words[0] == "--" {
 		return runInit(words[1:])

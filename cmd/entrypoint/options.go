@@ -5,20 +5,47 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/hotswap-init/entrypoint/internal/control"
 )
 
 // option is an option of a command, written --name, or --name VALUE, or --name=VALUE.
 type option struct {
 	name  string
-	value string // what the value is called in help; empty: a switch
+	value string // what the value is called in help; empty: a switch; in brackets: only --name=VALUE gives one
 	help  string
+}
+
+// optional tells whether the option may stand without its value.
+func (o option) optional() bool { return strings.HasPrefix(o.value, "[") }
+
+// choices are the only values of the option; nil: it may have others.
+func (o option) choices() []string {
+	if o.value == waitOption.value {
+		return []string{control.UntilPromoted, control.UntilDrained}
+	}
+	return nil
 }
 
 var (
 	helpOption    = option{"help", "", "print this"}
 	jsonOption    = option{"json", "", "print the result as one JSON object"}
+	waitOption    = option{"wait", "WHEN", "promoted: until it is active (default); drained: until the old one has ended too"}
+	appOption     = option{"app", "NAME", "of several apps, which one"}
 	timeoutOption = option{"timeout", "D", "wait at most so long (30, 30s, 2m); the swap goes on after it"}
 )
+
+// app is which of several apps is meant: the one word of a command that takes no other. Not ok: there are too many words, and the code is
+// the answer.
+func (c *call) app() (name string, code int, ok bool) {
+	if len(c.args) > 1 {
+		return "", c.usage("%s takes the name of one app: got %q as well", c.command.name, c.args[1]), false
+	}
+	if len(c.args) == 1 {
+		return c.args[0], 0, true
+	}
+	return "", 0, true
+}
 
 // parse splits the arguments of a command into options and words. Options may stand before or after words; "--" ends them. For a
 // command that takes a command line the first word ends them.
@@ -55,6 +82,9 @@ func parseOption(c *command, arg string, rest []string, values map[string]string
 		switch {
 		case o.value == "" && given:
 			return nil, fmt.Errorf("--%s takes no value: got %q", o.name, value)
+		case o.optional() && given && value == "":
+			return nil, fmt.Errorf("--%s= has no value: leave out the = or give one", o.name)
+		case o.optional():
 		case o.value != "" && !given && len(rest) == 0:
 			return nil, fmt.Errorf("--%s needs a value", o.name)
 		case o.value != "" && !given:

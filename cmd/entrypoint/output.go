@@ -61,6 +61,11 @@ func (p *printer) fault(sentence string) {
 	}
 }
 
+// note writes a line to standard error that is no fault.
+func (p *printer) note(sentence string) {
+	fmt.Fprintln(p.err, "entrypoint: "+printable(sentence))
+}
+
 // faults writes several faults, a line each, below one sentence that counts them.
 func (p *printer) faults(summary string, sentences []string) {
 	p.fault(summary)
@@ -131,13 +136,31 @@ func printable(s string) string {
 	return b.String()
 }
 
-// wrap lays text out behind a label, in lines of at most width columns; further lines stand below the first.
+// wrap lays text out behind a label, in lines of at most width columns; further lines stand below the first. A word that is longer
+// than that is not cut: whoever copies a path gets all of it.
 func wrap(label string, indent int, text string) string {
+	return lay(label, indent, strings.Fields(printable(text)), width)
+}
+
+// wrapTo is wrap for a page that keeps to columns whatever is in it: a long word is cut into lines.
+func wrapTo(columns int, label string, indent int, text string) string {
+	room := max(1, columns-max(indent, utf8.RuneCountInString(label)))
+	var words []string
+	for _, word := range strings.Fields(printable(text)) {
+		for runes := []rune(word); len(runes) > 0; runes = runes[min(room, len(runes)):] {
+			words = append(words, string(runes[:min(room, len(runes))]))
+		}
+	}
+	return lay(label, indent, words, columns)
+}
+
+// lay fills lines with words.
+func lay(label string, indent int, words []string, columns int) string {
 	var b strings.Builder
 	line := fmt.Sprintf("%-*s", indent, label)
 	empty := true
-	for _, word := range strings.Fields(printable(text)) {
-		if !empty && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
+	for _, word := range words {
+		if !empty && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > columns {
 			b.WriteString(line + "\n")
 			line, empty = strings.Repeat(" ", indent), true
 		}

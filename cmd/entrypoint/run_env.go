@@ -17,6 +17,9 @@ import (
 // ours, then the file, then ENTRYPOINT_APP_ENV; the last of equal names wins.
 func (p *initProcess) environment(environ []string) func() (env, expand []string, err error) {
 	base := handoff.StripEnv(p.cfg.AppEnv(environ))
+	if p.proxied() { // the container's PORT is the service's, which the proxy has; the app is told its own
+		base = slices.DeleteFunc(base, func(kv string) bool { return strings.HasPrefix(kv, "PORT=") })
+	}
 	if p.home != "" && !slices.ContainsFunc(base, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") && kv != "HOME=/root" }) {
 		base = envcfg.Merge(base, []string{"HOME=" + p.home})
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hotswap-init/entrypoint/internal/syslog"
 )
 
 // stream is one of our own output descriptors, written with raw calls: the runtime would end the process when nobody
@@ -36,15 +38,18 @@ func (s *stream) Write(b []byte) (int, error) {
 // logRoom is how many lines wait while nobody reads; more are dropped and counted.
 const logRoom = 256
 
-// logFlush is how long the last lines get at the end.
-const logFlush = 200 * time.Millisecond
+// logFlush is how long the last lines get at the end: as long as that only where nobody reads.
+const logFlush = time.Second
 
 // logWriter passes whole log lines on from a goroutine of its own: the owner of the generations must never wait for
 // whoever reads our log.
 type logWriter struct {
+	logger  *slog.Logger // that writes here
 	lines   chan []byte
 	done    chan struct{}
 	dropped atomic.Int64
+	lost    atomic.Uint64              // all that were ever dropped
+	syslog  atomic.Pointer[syslog.Log] // nil: lines go to our standard error
 }
 
 func newLogWriter(to *stream) *logWriter {
@@ -52,6 +57,9 @@ func newLogWriter(to *stream) *logWriter {
 	go func() {
 		defer close(w.done)
 		for line := range w.lines {
+			if w.syslog.Load().Write(line) {
+				continue
+			}
 			_, _ = to.Write(line) // nobody reads: nobody to tell
 			if n := w.dropped.Swap(0); n > 0 {
 				_, _ = to.Write([]byte("entrypoint: " + strconv.FormatInt(n, 10) + " log lines were dropped: nobody read them\n"))
@@ -67,6 +75,7 @@ func (w *logWriter) Write(b []byte) (int, error) {
 	case w.lines <- append([]byte(nil), b...):
 	default:
 		w.dropped.Add(1)
+		w.lost.Add(1)
 	}
 	return len(b), nil
 }
@@ -91,4 +100,5 @@ func (p *initProcess) openLog() {
 	} else {
 		p.log = slog.New(slog.NewTextHandler(p.logs, o))
 	}
+	p.logs.logger = p.log
 }

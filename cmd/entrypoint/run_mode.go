@@ -37,7 +37,7 @@ func (p *initProcess) chooseMode() (*mode, error) {
 	case "none":
 		m.sequential = true
 		return m, nil
-	case "inherit":
+	case "inherit", "proxy":
 		return m, nil
 	}
 	var err error

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hotswap-init/entrypoint/internal/swap"
+	"github.com/hotswap-init/entrypoint/reaper"
 )
 
 // forwardSignals gives each signal its meaning, until the end.
@@ -27,12 +28,15 @@ func (p *initProcess) forwardSignals(ctx context.Context) {
 
 func (p *initProcess) signal(ctx context.Context, sig syscall.Signal) {
 	b := p.cfg.Signals.For(sig)
+	p.got.add(sig, b.Action)
 	switch b.Action {
 	case "ignore":
 	case "reload":
-		p.sup.Trigger(swap.Request{Kind: swap.Reload, Cause: "signal " + unix.SignalName(sig), Remember: true})
+		for _, m := range p.each() {
+			m.sup.Trigger(swap.Request{Kind: swap.Reload, Cause: "signal " + reaper.SignalName(sig), Remember: true})
+		}
 	case "stop":
-		p.sup.TriggerStop("signal " + unix.SignalName(sig))
+		p.triggerStop("signal " + reaper.SignalName(sig))
 	default:
 		if b.Signal != 0 {
 			sig = b.Signal
@@ -46,7 +50,7 @@ func (p *initProcess) forward(ctx context.Context, sig syscall.Signal) {
 		return
 	}
 	if err := p.sup.Signal(ctx, sig); err != nil {
-		p.log.Debug("signal not forwarded", "signal", unix.SignalName(sig), "err", err)
+		p.log.Debug("signal not forwarded", "signal", reaper.SignalName(sig), "err", err)
 	}
 }
 
@@ -84,7 +88,7 @@ func (p *initProcess) endLeftovers() {
 	if n == 0 {
 		return
 	}
-	until := p.sup.StopDeadline()
+	until := p.stopDeadline()
 	if least := time.Now().Add(100 * time.Millisecond); until.Before(least) {
 		until = least
 	}
@@ -118,6 +122,9 @@ func (p *initProcess) awaitLeftovers(until time.Time) bool {
 
 // terminal is the descriptor of the terminal that the app shall have, or -1.
 func (p *initProcess) terminal() int {
+	if p.name != "" && p.members == nil {
+		return -1 // the main one of several apps has it
+	}
 	switch p.cfg.TTY {
 	case "false":
 		return -1

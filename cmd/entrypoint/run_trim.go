@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -40,6 +41,7 @@ func (p *initProcess) trim(ctx context.Context) {
 			}
 		}
 		debug.SetGCPercent(gcPercent)
+		runtime.GC() // pools keep what they have until the second collection: among that are the pipes through which connections were relayed
 		debug.FreeOSMemory()
 		dropExecutablePages()
 	}

@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hotswap-init/entrypoint/handoff"
@@ -12,58 +16,105 @@ import (
 	"github.com/hotswap-init/entrypoint/reaper"
 )
 
-// watch turns settled changes of files into swaps and signals.
-func (p *initProcess) watch(ctx context.Context) {
+// watchWait is how long the start waits until it is known what the watched files hold: what is put there later is a change, and what was there
+// before is what starts. A file that takes longer to read does not keep the app from starting.
+const watchWait = time.Second
+
+// watch turns settled changes of files into swaps, signals and hooks. It closes begun when it misses no change any more, or at its end.
+func (p *initProcess) watch(ctx context.Context, begun chan<- struct{}) {
+	known := sync.OnceFunc(func() { close(begun) })
+	defer known()
 	paths := p.watchedPaths()
 	if len(paths) == 0 {
 		return
 	}
+	hooks := newWatchHooks(p.runWatchHook)
 	events := make(chan watch.Event, 1)
 	p.wg.Go(func() {
+		defer hooks.wait()
 		for {
 			select {
 			case e := <-events:
-				p.changedFile(ctx, e)
+				p.changedFile(ctx, e, hooks)
 			case <-ctx.Done():
 				return
 			}
 		}
 	})
 	p.logError("watch", watch.Run(ctx, watch.Options{
-		Paths: paths, Settle: time.Duration(p.cfg.WatchSettle), Poll: time.Duration(p.cfg.WatchPoll), Logf: p.logf, Whole: artifact.Whole,
+		Paths: paths, Settle: time.Duration(p.cfg.WatchSettle), Poll: time.Duration(p.cfg.WatchPoll), Logf: p.logfOf("watch"), Whole: artifact.Whole, Begun: known, Backend: func(name string) { p.watching.Store(name) },
 	}, events))
 }
 
 // watchedPaths puts the app's own file in place of "auto".
 func (p *initProcess) watchedPaths() []watch.Path {
+	own, err := "", error(nil)
+	if len(p.command) > 0 {
+		own, err = p.app.Find(p.command)
+	} else {
+		err = errors.New("no command is configured; name the file in ENTRYPOINT_WATCH in place of auto")
+	}
+	if own != "" {
+		p.own, _ = filepath.Abs(own) // the working directory was found to be there, or own is absolute
+	}
 	var paths []watch.Path
 	for _, w := range p.watched {
-		if w.Path != "auto" {
+		switch {
+		case w.Path != watch.Auto:
 			paths = append(paths, w)
-			continue
-		}
-		own, err := p.app.Find(p.command)
-		if err != nil {
+		case err != nil:
 			p.log.Error("cannot watch the app's own file", "err", err)
-			continue
+		default:
+			w.Path = own
+			paths = append(paths, w)
+			if p.verify != nil { // the program and its signature come one after the other, in either order
+				w.Path = own + signatureSuffix
+				paths = append(paths, w)
+			}
 		}
-		w.Path = own
-		paths = append(paths, w)
 	}
 	return paths
 }
 
-func (p *initProcess) changedFile(ctx context.Context, e watch.Event) {
-	name, isSignal := strings.CutPrefix(e.Path.Action, "signal:")
-	if !isSignal {
-		p.sup.Trigger(swap.Request{Kind: swap.Reload, Cause: "watch " + e.Path.Path, Remember: true})
+// signatureSuffix is what the name of a signature has behind that of its program.
+const signatureSuffix = ".minisig"
+
+func (p *initProcess) changedFile(ctx context.Context, e watch.Event, hooks *watchHooks) {
+	action := e.Path.Action
+	if name, isSignal := strings.CutPrefix(action, watch.ActionSignal); isSignal {
+		sig, err := reaper.ParseSignal(name)
+		if err == nil {
+			p.log.Info("signal sent because a file changed", "signal", reaper.SignalName(sig), "path", e.File, "reason", e.Reason)
+			err = p.sup.Signal(ctx, sig)
+		}
+		p.logError("watch", err)
 		return
 	}
-	sig, err := reaper.ParseSignal(name)
-	if err == nil {
-		err = p.sup.Signal(ctx, sig)
+	if action == watch.ActionHook {
+		hooks.start(ctx, e)
+		return
 	}
-	p.logError("watch", err)
+	p.sup.Trigger(p.request(e))
+}
+
+// request is what a change of a file asks for.
+func (p *initProcess) request(e watch.Event) swap.Request {
+	cause := "watch " + e.File
+	if n := len(e.Also); n > 0 {
+		cause += fmt.Sprintf(" and %d more", n)
+	}
+	return swap.Request{Kind: swap.Reload, Cause: cause, Remember: true, Changed: p.onlyBytes(e)}
+}
+
+// onlyBytes tells whether a change can be news only by the bytes of the app's own file: then bytes that run already are
+// none. A trigger, and any other file, asks for a swap whatever the app's file holds.
+func (p *initProcess) onlyBytes(e watch.Event) bool {
+	for _, one := range append([]watch.Event{e}, e.Also...) {
+		if one.Path.Action == watch.ActionTrigger || one.File != p.own && one.File != p.own+signatureSuffix {
+			return false
+		}
+	}
+	return true
 }
 
 // upward tells the service manager above us, if there is one, how we are.

@@ -9,8 +9,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// The binary runs itself in helper roles, told by argv[0].
-	if strings.HasPrefix(os.Args[0], "entrypoint:") {
+	// The binary runs itself in helper roles, told by argv[0], and as the applets.
+	if strings.HasPrefix(os.Args[0], "entrypoint:") || isApplet(os.Args[0], os.Getpid()) {
 		os.Exit(run(os.Args))
 	}
 	testscript.Main(m, map[string]func(){

@@ -69,7 +69,17 @@ func (c *call) address() (string, error) {
 
 // change asks for a swap, shows its phases while they happen, and says at the end what happened. An interrupt ends the waiting and
 // not the swap.
-func (c *call) change(r control.Request) int {
+func (c *call) change(r control.Request) int { return c.changeThen(r, c.end) }
+
+// changeThen leaves the end to the command.
+func (c *call) changeThen(r control.Request, end func(control.Result) int) int {
+	switch until := c.values["wait"]; until {
+	case "", control.UntilPromoted:
+	case control.UntilDrained:
+		r.Until = until
+	default:
+		return c.usage("--wait: cannot wait until %q: write promoted or drained", until)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if text, ok := c.values["timeout"]; ok {
@@ -82,7 +92,7 @@ func (c *call) change(r control.Request) int {
 		ctx, cancel = context.WithTimeout(ctx, d+guardTime)
 		defer cancel()
 	}
-	return c.end(c.do(ctx, r, c.phases()))
+	return end(c.do(ctx, r, c.phases()))
 }
 
 // phases prints each event with the time since the first one.

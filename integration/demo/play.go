@@ -63,7 +63,7 @@ func (s *stage) play(ctx context.Context) (results []result, err error) {
 }
 
 func (s *stage) begin(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for {
 		probe := load.Start(ctx, load.Options{Address: s.address, Fresh: 1, MaxRequests: 1})
@@ -84,7 +84,7 @@ func (s *stage) begin(ctx context.Context) error {
 
 // step changes the binary, triggers, and waits for the outcome.
 func (s *stage) step(ctx context.Context, st step) (result, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	before := s.load.Report().Requests()
 	file := filepath.Join(s.dir, st.binary)

@@ -26,6 +26,12 @@ type stage struct {
 
 const app = "/app/server"
 
+// many old generations may drain at once: the swaps follow each other at once.
+var many = []string{"ENTRYPOINT_MAX_DRAINING=10"}
+
+// command is an app that lingers for longer than a client pauses on a busy machine: each hears in time that its connection ends.
+func (s *stage) command() []string { return []string{app, "listen=tcp:" + s.address, "linger=3s"} }
+
 // openStage takes Docker when a private engine can be started, else namespaces.
 func openStage(ctx context.Context) (*stage, error) {
 	dir, err := os.MkdirTemp("", "epdemo")
@@ -64,7 +70,7 @@ func (s *stage) openDocker(ctx context.Context, daemon *engine.Dockerd) error {
 	}
 	fmt.Printf("built the image of Dockerfile.example in %.0f s\n", time.Since(begin).Seconds())
 	s.container, err = s.engine.Start(ctx, engine.Spec{
-		Image: "entrypoint-demo", Command: []string{app, "listen=tcp:" + s.address},
+		Image: "entrypoint-demo", Command: s.command(), Env: many,
 	})
 	if err != nil {
 		return err
@@ -81,8 +87,8 @@ func (s *stage) openUnshare(ctx context.Context) (err error) {
 		return err
 	}
 	s.container, err = s.engine.Start(ctx, engine.Spec{
-		Command: []string{app, "listen=tcp:" + s.address},
-		Files:   map[string]string{app: s.binaries.TestApp},
+		Command: s.command(), Env: many,
+		Files: map[string]string{app: s.binaries.TestApp},
 	})
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 )
 
 // Binaries are the two programs that every container has.
@@ -54,6 +55,8 @@ func (b Binaries) Stamp(dst, settings string) error {
 	if err := copyFile(b.TestApp, dst); err != nil {
 		return err
 	}
+	syscall.ForkLock.RLock() // see copyFile
+	defer syscall.ForkLock.RUnlock()
 	f, err := os.OpenFile(dst, os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		return err

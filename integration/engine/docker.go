@@ -3,6 +3,7 @@ package engine
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -50,6 +51,15 @@ func (d *Docker) importBase(ctx context.Context, b Binaries) error {
 		return err
 	}
 	defer root.remove()
+	// Copies of their own: a link that another back end makes meanwhile changes the file, and tar complains of that.
+	for path, src := range map[string]string{"/entrypoint": b.Entrypoint, "/testapp": b.TestApp} {
+		if err := os.Remove(root.host(path)); err != nil {
+			return err
+		}
+		if err := copyFile(src, root.host(path)); err != nil {
+			return err
+		}
+	}
 	return d.daemon.importTar(ctx, exec.CommandContext(ctx, "tar", "-C", root.dir, "-c", "."), d.image)
 }
 
@@ -90,6 +100,11 @@ func (c *dockerContainer) start(ctx context.Context) error {
 	if err := c.run(ctx); err != nil {
 		return err
 	}
+	return c.follow(ctx)
+}
+
+// follow learns which process the started container is, and when it ends.
+func (c *dockerContainer) follow(ctx context.Context) error {
 	pid, err := c.docker(ctx, "inspect", "-f", "{{.State.Pid}}", c.name)
 	if err != nil {
 		return err
@@ -99,8 +114,26 @@ func (c *dockerContainer) start(ctx context.Context) error {
 	return err
 }
 
+// Restart is `docker restart`. What the container writes afterwards is in its log as well.
+func (c *dockerContainer) Restart(ctx context.Context) error {
+	if _, err := c.docker(ctx, "stop", c.name); err != nil {
+		return err
+	}
+	if _, err := c.Wait(ctx); err != nil {
+		return err
+	}
+	c.done = make(chan struct{})
+	if _, err := c.docker(ctx, "start", c.name); err != nil {
+		return err
+	}
+	return c.follow(ctx)
+}
+
 // copyFiles copies all files in at once, as a tar: so folders that are not there are made.
 func (c *dockerContainer) copyFiles(ctx context.Context) error {
+	if len(c.spec.Files) == 0 {
+		return nil // a root that cannot be written to takes no archive at all
+	}
 	if c.volume != "" {
 		for path, src := range c.spec.Files {
 			if err := c.Copy(src, path); err != nil {
@@ -165,7 +198,7 @@ func (c *dockerContainer) run(ctx context.Context) error {
 func (c *dockerContainer) createArguments() ([]string, error) {
 	s := c.spec
 	init := s.argv()
-	args := []string{"create", "--name", c.name, "--network", "host"}
+	args := []string{"create", "--name", c.name, "--network", cmp.Or(s.Network, "host")}
 	if s.Image == "" {
 		args = append(args, "--entrypoint", init[0])
 	}
@@ -183,6 +216,10 @@ func (c *dockerContainer) createArguments() ([]string, error) {
 			args = append(args, "-v", dir+":"+dir+":ro")
 		}
 	}
+	for _, folder := range s.Binds {
+		args = append(args, "-v", folder)
+	}
+	args = append(args, s.Args...)
 	if s.TTY != nil {
 		args = append(args, "-it")
 	}
@@ -256,6 +293,16 @@ func (c *dockerContainer) Copy(src, path string) error {
 		return copyFile(src, c.inVolume(path))
 	}
 	_, err := c.docker(context.Background(), "cp", src, c.name+":"+path)
+	return err
+}
+
+// Pause is `docker pause`, or `docker unpause`.
+func (c *dockerContainer) Pause(on bool) error {
+	verb := "pause"
+	if !on {
+		verb = "unpause"
+	}
+	_, err := c.docker(context.Background(), verb, c.name)
 	return err
 }
 

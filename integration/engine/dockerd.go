@@ -19,13 +19,20 @@ import (
 // packet rules: nothing of the machine's network is touched. Any other engine that
 // may run on the machine is left alone.
 type Dockerd struct {
-	dir string
-	cmd *exec.Cmd
+	dir   string
+	apart bool // in a network namespace of its own, with a bridge
+	cmd   *exec.Cmd
 }
 
 // StartDockerd starts the engine and waits until it answers. It needs root and the
 // packages docker.io and runc.
-func StartDockerd(ctx context.Context) (*Dockerd, error) {
+func StartDockerd(ctx context.Context) (*Dockerd, error) { return startDockerd(ctx, false) }
+
+// StartDockerdApart starts an engine that has a network namespace to itself, and there all that a plain engine has: a bridge, and
+// `-p 8080:8080`. What talks to its containers has to be in that network, see Shell. It needs the program ip.
+func StartDockerdApart(ctx context.Context) (*Dockerd, error) { return startDockerd(ctx, true) }
+
+func startDockerd(ctx context.Context, apart bool) (*Dockerd, error) {
 	if _, err := exec.LookPath("dockerd"); err != nil {
 		return nil, err
 	}
@@ -33,7 +40,7 @@ func StartDockerd(ctx context.Context) (*Dockerd, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dockerd{dir: dir}
+	d := &Dockerd{dir: dir, apart: apart}
 	if err := d.start(); err != nil {
 		os.RemoveAll(dir)
 		return nil, err
@@ -56,12 +63,28 @@ func (d *Dockerd) start() error {
 		return err
 	}
 	defer log.Close()
-	d.cmd = exec.Command("dockerd", "-H", d.Host(),
+	args := []string{"dockerd", "-H", d.Host(),
 		"--data-root", d.file("data"), "--exec-root", d.file("exec"), "--pidfile", d.file("pid"),
-		"--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false", "--bridge=none",
-		"--exec-opt", "native.cgroupdriver=cgroupfs")
+		"--iptables=false", "--ip6tables=false", "--ip-masq=false",
+		"--exec-opt", "native.cgroupdriver=cgroupfs"}
+	if d.apart { // unshare and sh are replaced by what they start, so the process is the engine in the end
+		args = append([]string{"unshare", "-n", "sh", "-c", `ip link set lo up && exec "$@"`, "sh"}, append(args, "--bip", bridgeAddress)...)
+	} else {
+		args = append(args, "--bridge=none", "--ip-forward=false")
+	}
+	d.cmd = exec.Command(args[0], args[1:]...)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	return startTied(d.cmd)
+}
+
+// bridgeAddress is that of the bridge of an engine with a network to itself.
+const bridgeAddress = "172.31.255.1/24"
+
+// Shell prepares a command in the network of the engine, where `docker` talks to it.
+func (d *Dockerd) Shell(ctx context.Context, argv ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"-t", strconv.Itoa(d.cmd.Process.Pid), "-n", "--"}, argv...)...)
+	cmd.Env = d.environ()
+	return cmd
 }
 
 // startLimit is generous: an idle machine needs 0.3 s.
@@ -70,8 +93,16 @@ const startLimit = 20 * time.Second
 func (d *Dockerd) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	for {
+	return again(ctx, func() error {
 		_, err := d.Run(ctx, "version")
+		return err
+	})
+}
+
+// again tries until it succeeds; when ctx is done, the last error is the answer.
+func again(ctx context.Context, try func() error) error {
+	for {
+		err := try()
 		if err == nil {
 			return nil
 		}
@@ -86,8 +117,12 @@ func (d *Dockerd) await(ctx context.Context) error {
 // Command prepares a client command for this engine.
 func (d *Dockerd) Command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "docker", args...)
-	cmd.Env = append(os.Environ(), "DOCKER_HOST="+d.Host(), "DOCKER_BUILDKIT=0", "DOCKER_CONFIG="+d.dir)
+	cmd.Env = d.environ()
 	return cmd
+}
+
+func (d *Dockerd) environ() []string {
+	return append(os.Environ(), "DOCKER_HOST="+d.Host(), "DOCKER_BUILDKIT=0", "DOCKER_CONFIG="+d.dir)
 }
 
 // clientLimit is the longest that one client command may take; `wait` has none.
@@ -122,8 +157,15 @@ func (d *Dockerd) Close() error {
 		d.Run(ctx, append([]string{"rm", "-f"}, strings.Fields(ids)...)...)
 	}
 	err := d.terminate(ctx)
-	d.unmount()
-	return errors.Join(err, os.RemoveAll(d.dir))
+	return errors.Join(err, d.remove(ctx))
+}
+
+// remove tries again as long as a shim that has not left yet puts something there.
+func (d *Dockerd) remove(ctx context.Context) error {
+	return again(ctx, func() error {
+		d.unmount()
+		return os.RemoveAll(d.dir)
+	})
 }
 
 func (d *Dockerd) terminate(ctx context.Context) error {

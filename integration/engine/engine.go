@@ -29,6 +29,7 @@ import (
 // Spec says what to run. The zero value of each field is the plain case.
 type Spec struct {
 	Image      string            // docker only: run this image as it is, instead of the base image
+	Network    string            // docker only: default "host"
 	Init       []string          // default: /entrypoint
 	Command    []string          // arguments of the init: the app's command line
 	Env        []string          // on top of a bare PATH
@@ -36,7 +37,13 @@ type Spec struct {
 	User       string            // "uid:gid"; default root
 	ReadOnly   bool              // root file system
 	Tmp        bool              // docker only: a /tmp that can be written to although the root is ReadOnly
+	Binds      []string          // docker only: folders of the machine, "host:inside" or "host:inside:ro"
+	Args       []string          // docker and unshare only: more options of `docker create`, or of unshare
+	Tmpfs      []string          // unshare only: folders that are file systems in memory, "PATH:OPTIONS"
+	Output     *os.File          // unshare only: where both output streams go; owned by the caller
+	Handed     *os.File          // unshare only: the init gets it as descriptor 3, of which nobody told it; owned by the caller
 	DropCaps   bool              // all capabilities, and no new privileges
+	Deny       []string          // unshare only: system calls that fail, see testapp/deny.go
 	HostTools  bool              // /usr, /bin, /lib, /lib64 and /etc of the machine, read-only
 	StopSignal string            // what Stop sends; default TERM
 	TTY        *os.File          // terminal to be given as standard streams; owned by the caller
@@ -75,6 +82,17 @@ type Container interface {
 // Fetcher is a Container out of which files can be copied (docker).
 type Fetcher interface {
 	Fetch(path, dst string) error
+}
+
+// Pauser is a Container whose processes can all be stopped without their knowing (docker).
+type Pauser interface {
+	Pause(on bool) error
+}
+
+// Restarter is a Container that can be started again with its files as they are (docker). PID is another one then. It must not
+// be used beside other methods.
+type Restarter interface {
+	Restart(ctx context.Context) error
 }
 
 // Exec runs a command inside to its end. Output holds both streams.
@@ -139,8 +157,11 @@ func uniqueName() string {
 	return fmt.Sprintf("ep-%d-%d", os.Getpid(), counter.Add(1))
 }
 
-// copyFile copies with mode 0755. The destination must not exist.
+// copyFile copies with mode 0755. The destination must not exist. Nobody forks meanwhile: a child that was held up before its exec would have
+// a program open for writing that is to be executed.
 func copyFile(src, dst string) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	in, err := os.Open(src)
 	if err != nil {
 		return err

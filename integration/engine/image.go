@@ -1,16 +1,20 @@
 package engine
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 )
 
-// BuilderImage imports an image with this machine's Go toolchain, make and module
-// cache, so that a Dockerfile can be built without any registry. It returns its name.
+// BuilderImage imports an image with this machine's Go toolchain, make and the module's
+// dependencies, so that a Dockerfile can be built without any registry. It returns its name.
 func (d *Dockerd) BuilderImage(ctx context.Context) (string, error) {
 	const name = "golang-of-this-machine:local"
 	dir, err := os.MkdirTemp("", "epgo")
@@ -21,11 +25,15 @@ func (d *Dockerd) BuilderImage(ctx context.Context) (string, error) {
 	if err := busyboxTree(dir); err != nil {
 		return "", err
 	}
+	needed, err := moduleFiles(ctx)
+	if err != nil {
+		return "", err
+	}
 	root, modules, err := goFolders(ctx)
 	if err != nil {
 		return "", err
 	}
-	paths, err := builderPaths(ctx, root, modules)
+	paths, err := builderPaths(ctx, root, needed)
 	if err != nil {
 		return "", err
 	}
@@ -55,12 +63,30 @@ func busyboxTree(dir string) error {
 	return nil
 }
 
-// goFolders finds the toolchain, and the module cache once all that the module needs is in it: a build without a registry
-// cannot fetch what a fresh machine has never used.
-func goFolders(ctx context.Context) (root, modules string, err error) {
-	if out, err := exec.CommandContext(ctx, "go", "mod", "download").CombinedOutput(); err != nil {
-		return "", "", fmt.Errorf("go mod download: %w: %s", err, out)
+// moduleFiles fills the module cache with what the module needs, for a build without a registry cannot fetch what a fresh machine has
+// never used, and lists these files and folders of it: the cache of a machine that is used for other work may be large.
+func moduleFiles(ctx context.Context) ([]string, error) {
+	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("go mod download: %w: %s", err, stderr.String())
 	}
+	var files []string
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var m struct{ Info, GoMod, Zip, Dir string }
+		if err := d.Decode(&m); errors.Is(err, io.EOF) {
+			return files, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("go mod download: %w", err)
+		}
+		files = append(files, m.Info, m.GoMod, m.Zip, m.Zip+"hash", m.Dir)
+	}
+}
+
+// goFolders finds the toolchain and the module cache.
+func goFolders(ctx context.Context) (root, modules string, err error) {
 	out, err := exec.CommandContext(ctx, "go", "env", "GOROOT", "GOMODCACHE").Output()
 	if err != nil {
 		return "", "", err
@@ -73,12 +99,12 @@ func goFolders(ctx context.Context) (root, modules string, err error) {
 }
 
 // builderPaths lists what the image takes from the machine, relative to its root.
-func builderPaths(ctx context.Context, root, modules string) ([]string, error) {
+func builderPaths(ctx context.Context, root string, modules []string) ([]string, error) {
 	make, err := exec.LookPath("make")
 	if err != nil {
 		return nil, err
 	}
-	paths := []string{make, modules}
+	paths := append([]string{make}, modules...)
 	for _, name := range []string{"bin", "pkg", "src", "lib", "go.env", "VERSION"} {
 		paths = append(paths, filepath.Join(root, name))
 	}
@@ -111,14 +137,16 @@ func librariesOf(ctx context.Context, program string) ([]string, error) {
 // importTar pipes what tar writes into `docker import`.
 func (d *Dockerd) importTar(ctx context.Context, tar *exec.Cmd, name string, options ...string) error {
 	load := d.Command(ctx, append(append([]string{"import"}, options...), "-", name)...)
-	var err error
-	if load.Stdin, err = tar.StdoutPipe(); err != nil {
+	archive, err := tar.StdoutPipe()
+	if err != nil {
 		return err
 	}
+	load.Stdin = archive
 	if err := tar.Start(); err != nil {
 		return err
 	}
 	out, err := load.CombinedOutput()
+	archive.Close() // or a tar that was not read to its end would wait forever
 	if err2 := tar.Wait(); err == nil {
 		err = err2
 	}

@@ -38,12 +38,17 @@ func (d *Dockerd) FileImage(ctx context.Context, name, file string) error {
 
 // Build builds the Dockerfile of a folder without any network. Each pair is a build argument: NAME=VALUE.
 func (d *Dockerd) Build(ctx context.Context, name, dir string, pairs ...string) error {
-	args := []string{"build", "-q", "--network", "none", "-t", name}
+	return d.BuildFile(ctx, name, dir, filepath.Join(dir, "Dockerfile"), pairs...)
+}
+
+// BuildFile is Build with a Dockerfile elsewhere below the folder.
+func (d *Dockerd) BuildFile(ctx context.Context, name, dir, file string, pairs ...string) error {
+	args := []string{"build", "-q", "--network", "none", "-t", name, "-f", file}
 	for _, pair := range pairs {
 		args = append(args, "--build-arg", pair)
 	}
 	if out, err := d.Command(ctx, append(args, dir)...).CombinedOutput(); err != nil {
-		return fmt.Errorf("cannot build %s: %w: %s", dir, err, out)
+		return fmt.Errorf("cannot build %s: %w: %s", file, err, out)
 	}
 	return nil
 }

@@ -111,7 +111,7 @@ type process struct {
 	once sync.Once
 }
 
-// startProcess starts cmd with its streams in a log file, or on the terminal.
+// startProcess starts cmd with its streams in a log file, unless it has its own, or on the terminal.
 func startProcess(cmd *exec.Cmd, log string, tty *os.File) (*process, error) {
 	p := &process{cmd: cmd, log: log, done: make(chan struct{})}
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
@@ -119,7 +119,10 @@ func startProcess(cmd *exec.Cmd, log string, tty *os.File) (*process, error) {
 		return nil, err
 	}
 	defer out.Close()
-	cmd.Stdout, cmd.Stderr = out, out
+	if cmd.Stdout == nil {
+		cmd.Stdout = out
+	}
+	cmd.Stderr = cmd.Stdout
 	if tty != nil {
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
@@ -140,6 +143,17 @@ func (p *process) Wait(ctx context.Context) (int, error) {
 		return p.code, p.err
 	case <-ctx.Done():
 		return -1, fmt.Errorf("the container has not exited: %w", context.Cause(ctx))
+	}
+}
+
+// kill ends the container's init, unless it has ended: its number may be somebody else's then.
+func (p *process) kill(pid int) {
+	select {
+	case <-p.done:
+	default:
+		if pid > 0 {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
 	}
 }
 

@@ -130,9 +130,7 @@ func (c *runcContainer) Stop(grace time.Duration) error {
 
 func (c *runcContainer) Close() error {
 	c.once.Do(func() {
-		if c.pid > 0 {
-			syscall.Kill(c.pid, syscall.SIGKILL)
-		}
+		c.kill(c.pid)
 		<-c.done
 		c.engine.command(context.Background(), "delete", "--force", c.name).Run()
 		c.rootfs.remove()

@@ -27,13 +27,32 @@ func NewUnshare(b Binaries) (*Unshare, error) {
 func (u *Unshare) Name() string { return "unshare" }
 func (u *Unshare) Close() error { return nil }
 
+// coverage is the folder of this machine into which an init built with -cover writes what of it ran (make cover); as a rule
+// there is none. It has a name of its own inside, for /tmp is looked at by tests.
+var coverage = os.Getenv("GOCOVERDIR")
+
+const coverageInside = "/coverage"
+
+func covered(env []string) []string {
+	if coverage == "" {
+		return env
+	}
+	return append(env, "GOCOVERDIR="+coverageInside)
+}
+
 func (u *Unshare) Start(ctx context.Context, s Spec) (Container, error) {
 	root, err := newRootfs(u.binaries, s)
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.Command("unshare", u.arguments(root, s)...)
-	cmd.Env = s.environ()
+	cmd.Env = covered(s.environ())
+	if s.Output != nil {
+		cmd.Stdout = s.Output
+	}
+	if s.Handed != nil {
+		cmd.ExtraFiles = []*os.File{s.Handed}
+	}
 	p, err := startProcess(cmd, filepath.Join(filepath.Dir(root.dir), "log"), s.TTY)
 	if err != nil {
 		root.remove()
@@ -51,11 +70,15 @@ func (u *Unshare) Start(ctx context.Context, s Spec) (Container, error) {
 // arguments puts the jail tool between unshare and the init: it executes the init in
 // its own place, so the init is PID 1 (see testapp/enter.go).
 func (u *Unshare) arguments(root rootfs, s Spec) []string {
-	args := []string{"-m", "-p", "-f", "--kill-child", "--", u.binaries.TestApp, "tool", "enter", "root=" + root.dir}
+	args := append([]string{"-m", "-p", "-f", "--kill-child"}, s.Args...)
+	args = append(args, "--", u.binaries.TestApp, "tool", "enter", "root="+root.dir)
 	if s.HostTools {
 		for _, dir := range hostFolders {
 			args = append(args, "bind="+dir)
 		}
+	}
+	if coverage != "" {
+		args = append(args, "share="+coverage+":"+coverageInside)
 	}
 	if s.ReadOnly {
 		args = append(args, "ro")
@@ -65,6 +88,12 @@ func (u *Unshare) arguments(root rootfs, s Spec) []string {
 	}
 	if s.DropCaps {
 		args = append(args, "nocaps")
+	}
+	for _, dir := range s.Tmpfs {
+		args = append(args, "tmpfs="+dir)
+	}
+	for _, d := range s.Deny {
+		args = append(args, "deny="+d)
 	}
 	return append(append(args, "--"), s.argv()...)
 }
@@ -83,7 +112,9 @@ func (c *unshared) findInit(ctx context.Context) error {
 	for {
 		if pid := onlyChild(parent); pid > 0 {
 			c.pid = pid
-			if words := cmdline(pid); len(words) > 2 && words[2] != "enter" || len(words) > 0 && words[0] == c.spec.argv()[0] {
+			words := cmdline(pid)
+			jail := words[0] == "unshare" || len(words) > 2 && words[1] == "tool" && words[2] == "enter"
+			if words[0] != "" && !jail {
 				return nil
 			}
 		}
@@ -119,7 +150,7 @@ func (c *unshared) Command(ctx context.Context, argv ...string) *exec.Cmd {
 		args = append(args, "-S", strconv.Itoa(uid), "-G", strconv.Itoa(gid))
 	}
 	cmd := exec.CommandContext(ctx, "nsenter", append(append(args, "--"), argv...)...)
-	cmd.Env = c.spec.environ()
+	cmd.Env = covered(c.spec.environ())
 	return cmd
 }
 
@@ -139,9 +170,7 @@ func (c *unshared) Stop(grace time.Duration) error {
 
 func (c *unshared) Close() error {
 	c.once.Do(func() {
-		if c.pid > 0 {
-			syscall.Kill(c.pid, syscall.SIGKILL)
-		}
+		c.kill(c.pid)
 		c.cmd.Process.Kill()
 		<-c.done
 		c.rootfs.remove()

@@ -111,10 +111,10 @@ func (c *client) ask(class Class, path string, keep bool) (again bool) {
 	begin := time.Now()
 	version, again, err := c.request(path, keep)
 	if err != nil {
-		c.load.failed(class, classify(err))
+		c.load.failed(class, classify(err), begin)
 		return false
 	}
-	c.load.ok(class, version, time.Since(begin))
+	c.load.ok(class, version, begin, time.Since(begin))
 	return again
 }
 
@@ -150,6 +150,9 @@ func (c *client) connect(deadline time.Time) error {
 		return nil
 	}
 	d := net.Dialer{Deadline: deadline}
+	if from := net.ParseIP(c.options.From); from != nil {
+		d.LocalAddr = &net.TCPAddr{IP: from}
+	}
 	conn, err := d.Dial(c.options.Network, c.options.Address)
 	if err != nil {
 		return err

@@ -38,6 +38,7 @@ const (
 type Options struct {
 	Network string // "tcp" (default) or "unix"
 	Address string
+	From    string // the address that clients come from; the kernel's choice
 
 	Fresh, Slow, Reused int // number of clients of each class
 

@@ -10,18 +10,20 @@ import (
 
 // counts is the running tally of a load.
 type counts struct {
-	answered int
-	ok       map[Class]int
-	failed   map[Class]map[Kind]int
-	samples  []string
-	versions map[string]*Seen
-	latency  map[Class]*histogram
+	answered   int
+	ok         map[Class]int
+	failed     map[Class]map[Kind]int
+	samples    []string
+	lastFailed time.Time
+	versions   map[string]*Seen
+	latency    map[Class]*histogram
 }
 
 // Seen says how often and when a version answered.
 type Seen struct {
-	Answers     int
-	First, Last time.Time
+	Answers   int
+	First     time.Time // when the first answer was there
+	LastBegun time.Time // when the last of the requests began: an answer may be noted long after it came
 }
 
 func newCounts() *counts {
@@ -31,7 +33,7 @@ func newCounts() *counts {
 	}
 }
 
-func (l *Load) ok(class Class, version string, took time.Duration) {
+func (l *Load) ok(class Class, version string, begun time.Time, took time.Duration) {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -47,15 +49,20 @@ func (l *Load) ok(class Class, version string, took time.Duration) {
 		l.count.versions[version] = seen
 	}
 	seen.Answers++
-	seen.Last = now
+	if begun.After(seen.LastBegun) {
+		seen.LastBegun = begun
+	}
 }
 
 // maxSamples failures are kept word for word.
 const maxSamples = 10
 
-func (l *Load) failed(class Class, f *failure) {
+func (l *Load) failed(class Class, f *failure, begun time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if begun.After(l.count.lastFailed) {
+		l.count.lastFailed = begun
+	}
 	if l.count.failed[class] == nil {
 		l.count.failed[class] = map[Kind]int{}
 	}
@@ -68,12 +75,13 @@ func (l *Load) failed(class Class, f *failure) {
 
 // Report is the result of a load.
 type Report struct {
-	Elapsed  time.Duration
-	OK       map[Class]int
-	Failed   map[Class]map[Kind]int
-	Samples  []string // the first failures, word for word
-	Versions map[string]Seen
-	Latency  map[Class]Latency
+	Elapsed    time.Duration
+	OK         map[Class]int
+	Failed     map[Class]map[Kind]int
+	Samples    []string  // the first failures, word for word
+	LastFailed time.Time // when the last of the failed requests began
+	Versions   map[string]Seen
+	Latency    map[Class]Latency
 }
 
 // Latency of answered requests, connecting included. P99 is exact to a tenth.
@@ -82,7 +90,7 @@ type Latency struct{ P50, P99, Max time.Duration }
 func (c *counts) report(elapsed time.Duration) Report {
 	r := Report{
 		Elapsed: elapsed, OK: maps.Clone(c.ok), Failed: map[Class]map[Kind]int{},
-		Samples: slices.Clone(c.samples), Versions: map[string]Seen{}, Latency: map[Class]Latency{},
+		Samples: slices.Clone(c.samples), LastFailed: c.lastFailed, Versions: map[string]Seen{}, Latency: map[Class]Latency{},
 	}
 	for class, kinds := range c.failed {
 		r.Failed[class] = maps.Clone(kinds)

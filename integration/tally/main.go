@@ -37,9 +37,7 @@ func main() {
 	for _, name := range flag.Args() {
 		r.read(name)
 	}
-	if *required != "" && r.skipped > 0 {
-		r.trouble = append(r.trouble, fmt.Sprintf("%d tests were skipped though %s are required", r.skipped, *required))
-	}
+	r.require(*required)
 	for _, line := range r.trouble {
 		fmt.Println(line)
 	}
@@ -52,6 +50,13 @@ func main() {
 	fmt.Printf("%d passed, %d failed, %d skipped\n", r.passed, r.failed, r.skipped)
 	if r.failed > 0 {
 		os.Exit(1)
+	}
+}
+
+// require takes every skipped test for trouble where back ends are required.
+func (r *result) require(engines string) {
+	if engines != "" && r.skipped > 0 {
+		r.trouble = append(r.trouble, fmt.Sprintf("%d tests were skipped though %s are required", r.skipped, engines))
 	}
 }
 

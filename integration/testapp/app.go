@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -23,7 +24,14 @@ type app struct {
 	http       *http.Server
 	draining   atomic.Bool
 	signals    chan os.Signal
+	eaten      [][]byte
 	crashed    chan int
+	seenBy     witness
+	answer     atomic.Int64 // the status of every page
+	healthNow  atomic.Int64 // the status of /healthz
+	starving   atomic.Bool  // the watchdog is not fed any more
+	accepting  sync.WaitGroup
+	open       sync.Map // connections that were accepted and neither closed nor hijacked
 
 	mu   sync.Mutex
 	seen []string // names of the signals received, in order
@@ -37,7 +45,9 @@ func newApp(s settings) *app {
 		signals:    make(chan os.Signal, 4096),
 		crashed:    make(chan int, 1),
 	}
-	a.http = &http.Server{Handler: a.routes()}
+	a.answer.Store(int64(s.status))
+	a.healthNow.Store(int64(s.health))
+	a.http = &http.Server{Handler: a.judged(a.routes()), Protocols: protocols(), ConnState: a.changed}
 	return a
 }
 
@@ -62,6 +72,9 @@ func (a *app) boot() {
 		leaveOrphans(a.orphans, a.orphan)
 	}
 	time.Sleep(a.settings.boot)
+	for range a.eat {
+		a.eaten = append(a.eaten, bytes.Repeat([]byte{1}, 1<<20))
+	}
 }
 
 func (a *app) openSockets() (err error) {
@@ -71,6 +84,10 @@ func (a *app) openSockets() (err error) {
 
 // serve begins to answer on every socket and returns.
 func (a *app) serve() {
+	if a.deaf {
+		a.say("accepts nothing as told")
+		return
+	}
 	a.serveOn(a.sockets)
 	if a.reopen > 0 {
 		time.AfterFunc(a.reopen, func() {
@@ -85,20 +102,21 @@ func (a *app) serve() {
 
 func (a *app) serveOn(s *sockets) {
 	for _, l := range s.streams {
-		go a.http.Serve(l)
+		a.accepting.Go(func() { a.http.Serve(l) })
 	}
 	for _, c := range s.packets {
 		go a.echo(c)
 	}
 }
 
-// serveMore opens sockets while others are served. Nobody drains in the tests that do this.
+// serveMore opens sockets while others are served.
 func (a *app) serveMore(listen string) {
 	s, err := openAll(listen)
 	if err != nil {
 		a.say("cannot open %s: %v", listen, err)
 		return
 	}
+	a.sockets.join(s)
 	a.serveOn(s)
 	a.say("opened %s", listen)
 }
@@ -137,6 +155,7 @@ func (a *app) await() int {
 			if sig != syscall.SIGTERM && sig != syscall.SIGINT {
 				continue
 			}
+			a.hold("term")
 			switch a.term {
 			case "ignore":
 				a.say("ignores %s as told", sig)
@@ -164,11 +183,37 @@ func (a *app) record(sig os.Signal) {
 func (a *app) drainAll() {
 	a.draining.Store(true)
 	a.sockets.closeStreams()
-	time.Sleep(a.linger)
+	if a.linger > 0 {
+		time.Sleep(a.linger)
+		a.leaves()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), a.drain)
 	defer cancel()
 	a.http.Shutdown(ctx)
 	a.say("drained")
+}
+
+// changed keeps the list of open connections.
+func (a *app) changed(c net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		a.open.Store(c, true)
+	case http.StateClosed, http.StateHijacked:
+		a.open.Delete(c)
+	}
+}
+
+// leaves waits until every client has had its last answer, and is gone: what it asks after the call of Shutdown gets no answer. Whoever
+// is silent for 2 s is not waited for.
+func (a *app) leaves() {
+	a.accepting.Wait() // whoever was accepted is in the list
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		none := true
+		a.open.Range(func(_, _ any) bool { none = false; return false })
+		if none {
+			return
+		}
+	}
 }
 
 // die exits with a code, or for a negative one dies of that signal.

@@ -16,16 +16,19 @@ import (
 type jail struct {
 	root     string
 	binds    []string // host folders, seen under the same name, read-only
+	shares   []string // host folders that can be written to, each with its name inside
 	readOnly bool
 	uid, gid int
 	noCaps   bool
+	tmpfs    []string // PATH:OPTIONS
+	denied   []denial
 	command  []string
 }
 
 // enter turns a process in fresh PID and mount namespaces into the first one of a
 // container and executes the command in its own place, so that the command is PID 1:
 //
-//	enter root=DIR [bind=/usr …] [ro] [user=UID:GID] [nocaps] -- COMMAND…
+//	enter root=DIR [bind=/usr …] [share=DIR:PATH …] [ro] [user=UID:GID] [nocaps] [tmpfs=PATH:OPTIONS …] [deny=NUMBER:ERRNO[:ARGUMENT=VALUE…] …] -- COMMAND…
 func enter(args []string) error {
 	j, err := parseJail(args)
 	if err != nil {
@@ -46,6 +49,9 @@ func enter(args []string) error {
 	if err := j.dropPrivileges(); err != nil {
 		return fmt.Errorf("cannot drop privileges: %w", err)
 	}
+	if err := deny(j.denied); err != nil {
+		return err
+	}
 	return fmt.Errorf("cannot execute %q: %w", j.command[0], syscall.Exec(j.command[0], j.command, os.Environ()))
 }
 
@@ -58,6 +64,8 @@ func parseJail(args []string) (jail, error) {
 			j.root = value
 		case "bind":
 			j.binds = append(j.binds, value)
+		case "share":
+			j.shares = append(j.shares, value)
 		case "ro":
 			j.readOnly = true
 		case "nocaps":
@@ -66,6 +74,14 @@ func parseJail(args []string) (jail, error) {
 			uid, gid, _ := strings.Cut(value, ":")
 			j.uid, _ = strconv.Atoi(uid)
 			j.gid, _ = strconv.Atoi(gid)
+		case "tmpfs":
+			j.tmpfs = append(j.tmpfs, strings.TrimPrefix(word, "tmpfs="))
+		case "deny":
+			d, err := parseDenial(strings.TrimPrefix(word, "deny="))
+			if err != nil {
+				return j, err
+			}
+			j.denied = append(j.denied, d)
 		case "--":
 			j.command = args[i+1:]
 			if j.root == "" || len(j.command) == 0 {
@@ -95,10 +111,33 @@ func (j jail) mounts() error {
 	if err := bind("/dev", filepath.Join(j.root, "dev"), false); err != nil {
 		return err
 	}
+	for _, word := range j.tmpfs {
+		path, options, _ := strings.Cut(word, ":")
+		if err := mountTmpfs(filepath.Join(j.root, path), options); err != nil {
+			return err
+		}
+	}
 	for _, dir := range j.binds {
 		if err := bind(dir, filepath.Join(j.root, dir), true); err != nil {
 			return err
 		}
+	}
+	for _, word := range j.shares {
+		dir, inside, _ := strings.Cut(word, ":")
+		if err := bind(dir, filepath.Join(j.root, inside), false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mountTmpfs makes a folder a file system in memory.
+func mountTmpfs(path, options string) error {
+	if err := os.MkdirAll(path, 0o777); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", path, "tmpfs", 0, options); err != nil {
+		return fmt.Errorf("cannot mount %q: %w", path, err)
 	}
 	return nil
 }

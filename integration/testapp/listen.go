@@ -7,16 +7,26 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 )
 
 // sockets are what the app serves on.
 type sockets struct {
+	mu      sync.Mutex
 	streams []net.Listener
 	packets []net.PacketConn
 }
 
+func (s *sockets) join(more *sockets) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.streams, s.packets = append(s.streams, more.streams...), append(s.packets, more.packets...)
+}
+
 func (s *sockets) closeStreams() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, l := range s.streams {
 		l.Close()
 	}

@@ -4,7 +4,8 @@
 // It serves HTTP on the sockets it was given (or bound itself), answers with its
 // version, pid and generation, says READY=1 when it listens, and on SIGTERM ends in
 // the order that loses nothing: answer `Connection: close`, close the listeners,
-// linger, Shutdown. Everything it can do wrong on purpose is a setting.
+// linger until the clients are gone, Shutdown.
+// Everything it can do wrong on purpose is a setting.
 //
 // Settings are words `key=value`. They are read from four places, later ones win:
 // a trailer stamped onto the executable (that is how one build yields many versions),
@@ -45,11 +46,18 @@ func run(s settings) int {
 		a.say("hangs: accepts nothing, says nothing")
 		return a.await()
 	}
+	if code := a.hold("start"); code >= 0 {
+		return code
+	}
 	if err := a.openSockets(); err != nil {
 		fmt.Fprintln(os.Stderr, "testapp:", err)
 		return 1
 	}
 	a.serve()
+	a.feedWatchdog()
+	if code := a.hold("ready"); code >= 0 {
+		return code
+	}
 	if s.ready {
 		if err := sayReady(); err != nil {
 			fmt.Fprintln(os.Stderr, "testapp: cannot say READY=1:", err)

@@ -37,7 +37,7 @@ func readStatus() map[string]string {
 	for line := range strings.Lines(string(text)) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
 		switch key {
-		case "Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "TracerPid":
+		case "Name", "Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "TracerPid":
 			lines[key] = strings.TrimSpace(value)
 		}
 	}

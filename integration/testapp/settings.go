@@ -18,16 +18,22 @@ type settings struct {
 	after     time.Duration // so long after that
 	reopen    time.Duration // so long after that all of listen is closed and opened again; 0: never
 	health    int           // status of /healthz
+	status    int           // status of every page
+	witness   bool          // say when the first client, and the first probe, has reached it
+	deaf      bool          // listen, and accept nothing
+	feed      time.Duration // send WATCHDOG=1 so often; 0: never
 	ready     bool          // say READY=1 on NOTIFY_SOCKET or NOTIFY_FD
 	boot      time.Duration // sleep before anything else
 	lines     int           // print so many lines at boot
+	holds     string        // moments at which it waits for a gate: start (before its sockets), ready (before READY=1), term (before it ends)
+	eat       int           // MiB of memory that it takes before it serves
 	fail      int           // exit with this code at boot; -1: do not
 	hang      bool          // never accept, never say anything
 	crash     time.Duration // so long after the boot
 	crashCode int           // exit with it, or die of signal -crashCode
 	term      string        // drain, now, ignore
 	exit      int           // exit code after a drain
-	linger    time.Duration // between closing the listeners and Shutdown
+	linger    time.Duration // at least, between closing the listeners and Shutdown; 0: not at all
 	drain     time.Duration // limit of Shutdown
 	orphans   int           // left behind at boot, each living for `orphanLife`
 	orphan    time.Duration
@@ -35,7 +41,7 @@ type settings struct {
 
 func defaults() settings {
 	return settings{
-		version: "v0", listen: "auto", health: 200, ready: true, fail: -1, term: "drain", crashCode: 7,
+		version: "v0", listen: "auto", health: 200, status: 200, ready: true, fail: -1, term: "drain", crashCode: 7,
 		linger: 250 * time.Millisecond, drain: 10 * time.Second, orphan: 50 * time.Millisecond,
 	}
 }
@@ -69,6 +75,8 @@ func (s *settings) set(key, value string) (err error) {
 		s.version = value
 	case "listen":
 		s.listen = value
+	case "holds":
+		s.holds = value
 	case "term":
 		s.term = value
 	case "later":
@@ -79,6 +87,14 @@ func (s *settings) set(key, value string) (err error) {
 		s.reopen, err = time.ParseDuration(value)
 	case "health":
 		s.health, err = strconv.Atoi(value)
+	case "status":
+		s.status, err = strconv.Atoi(value)
+	case "witness":
+		s.witness, err = strconv.ParseBool(value)
+	case "deaf":
+		s.deaf, err = strconv.ParseBool(value)
+	case "feed":
+		s.feed, err = time.ParseDuration(value)
 	case "ready":
 		s.ready, err = strconv.ParseBool(value)
 	case "hang":
@@ -93,10 +109,16 @@ func (s *settings) set(key, value string) (err error) {
 		s.drain, err = time.ParseDuration(value)
 	case "orphan":
 		s.orphan, err = time.ParseDuration(value)
+	case "eat":
+		s.eat, err = strconv.Atoi(value)
 	case "lines":
 		s.lines, err = strconv.Atoi(value)
 	case "fail":
 		s.fail, err = strconv.Atoi(value)
+	case "fail-worker": // as fail=3, in the worker of that number
+		if value == os.Getenv("ENTRYPOINT_WORKER") {
+			s.fail = 3
+		}
 	case "exit":
 		s.exit, err = strconv.Atoi(value)
 	case "crashcode":

@@ -24,6 +24,10 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == "open-as-stranger" {
 		os.Exit(openAsStranger(os.Args[2]))
 	}
+	if role, ok := strings.CutPrefix(os.Args[0], "role:"); ok {
+		roles[role](os.Args[1:])
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 

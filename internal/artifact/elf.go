@@ -14,7 +14,8 @@ const (
 	dataLittle, dataBig  = 1, 2
 	typeRel, typeExec    = 1, 2
 	typeDyn, typeCore    = 3, 4
-	segLoad, segInterp   = 1, 3
+	segLoad, segDynamic  = 1, 2
+	segInterp            = 3
 	sectNull, sectNoBits = 0, 8
 	maxSegmentTable      = 64 << 10 // the kernel refuses larger ones
 	maxInterp            = 4096     // PATH_MAX
@@ -57,6 +58,8 @@ type header struct {
 	nsections       int
 	sectionSize     int
 	interp          span
+	dynamic         span
+	loads           []load
 }
 
 // extent reads the headers of an ELF file and says whether all that they name lies within its size bytes. Files of
@@ -156,14 +159,32 @@ func (h *header) readSegments(r io.ReaderAt, size int64) error {
 	}
 	return eachEntry(r, h.segments, want, func(entry []byte) error {
 		kind, where := h.segment(entry)
-		if kind == segInterp && h.interp.size == 0 {
-			h.interp = where
-		}
+		h.note(kind, where, entry)
 		if kind == 0 || kind > lastStandardSegment || where.size == 0 {
 			return nil
 		}
 		return within(where, size)
 	})
+}
+
+// note keeps the segments that are looked into later.
+func (h *header) note(kind uint32, where span, entry []byte) {
+	switch {
+	case kind == segInterp && h.interp.size == 0:
+		h.interp = where
+	case kind == segDynamic && h.dynamic.size == 0:
+		h.dynamic = where
+	case kind == segLoad && len(h.loads) < maxLoads:
+		h.loads = append(h.loads, load{h.address(entry), where})
+	}
+}
+
+// address reads where a segment is in memory.
+func (h *header) address(entry []byte) uint64 {
+	if h.wide {
+		return h.order.Uint64(entry[16:])
+	}
+	return uint64(h.order.Uint32(entry[8:]))
 }
 
 // segment reads one program header: its type and where its bytes are in the file.

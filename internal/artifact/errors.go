@@ -69,3 +69,15 @@ func refuse(path string, err error) *Error {
 	}
 	return e
 }
+
+// unprovenError is a program that did not show what ENTRYPOINT_VERIFY, or its sender, demands.
+type unprovenError struct {
+	error
+	reason string
+}
+
+func unproven(reason string, err error) error { return &unprovenError{err, reason} }
+
+// VerifyReason says what was wanting, for those who count: missing (no signature), signature (none that is good), pin, sha256.
+func (e *unprovenError) VerifyReason() string { return e.reason }
+func (e *unprovenError) Unwrap() error        { return e.error }

@@ -53,7 +53,7 @@ func (a *Artifact) Hash(ctx context.Context) (string, error) {
 
 func (a *Artifact) digest(ctx context.Context) (string, error) {
 	sum := sha256.New()
-	if err := feed(ctx, sum, io.NewSectionReader(a.file, 0, a.stat.Size)); err != nil {
+	if err := feed(ctx, sum, io.NewSectionReader(a.file, 0, a.own.Size)); err != nil {
 		return "", err
 	}
 	var now unix.Stat_t
@@ -61,7 +61,7 @@ func (a *Artifact) digest(ctx context.Context) (string, error) {
 		return "", err
 	}
 	// The change time is left out: a hard link or an unlink changes it, but not a byte.
-	if now.Size != a.stat.Size || now.Mtim != a.stat.Mtim {
+	if now.Size != a.own.Size || now.Mtim != a.own.Mtim {
 		return "", errors.New("it was written to since it was opened")
 	}
 	return hex.EncodeToString(sum.Sum(nil)), nil

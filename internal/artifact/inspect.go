@@ -20,25 +20,35 @@ type inspector struct {
 	misc string // where binfmt_misc is mounted
 }
 
-// inspect recognises the format and asks what the kernel would ask. It tells whether the file is a script.
-func (i *inspector) inspect() (script bool, err error) {
+// format is what a file was recognised as.
+type format struct {
+	script   bool
+	emulated bool    // a handler of binfmt_misc opens it
+	elf      *header // nil: it is none, or not for this machine
+}
+
+// tells is the part of a format that decides how a program is run.
+func (f format) tells() [3]bool { return [3]bool{f.script, f.emulated, f.elf != nil} }
+
+// inspect recognises the format and asks what the kernel would ask.
+func (i *inspector) inspect() (format, error) {
 	head, err := readHead(i.file, i.size)
 	if err != nil {
-		return false, err
+		return format{}, err
 	}
 	switch {
 	case bytes.HasPrefix(head, []byte("#!")):
 		interp, err := shebang(head, i.size > headSize)
 		if err != nil {
-			return true, err
+			return format{}, err
 		}
-		return true, runnable("script interpreter", under(i.dir, interp))
+		return format{script: true}, runnable("script interpreter", under(i.dir, interp))
 	case looksELF(head):
-		return false, i.elf(head)
+		return i.elf(head)
 	case emulated(i.misc, head):
-		return false, nil
+		return format{emulated: true}, nil
 	}
-	return false, unknownFormat(head)
+	return format{}, unknownFormat(head)
 }
 
 // readHead reads the first headSize bytes, or all of a smaller file.
@@ -63,25 +73,25 @@ func readFull(r io.ReaderAt, buf []byte, off int64) error {
 }
 
 // elf checks an ELF file: for which machine it is, whether all of it is there, and its interpreter.
-func (i *inspector) elf(head []byte) error {
+func (i *inspector) elf(head []byte) (format, error) {
 	h, err := parseHeader(head, i.size)
 	if err != nil {
-		return err
+		return format{}, err
 	}
 	foreign := h.foreign(runtime.GOARCH)
 	if foreign != nil && !emulated(i.misc, head) {
-		return foreign
+		return format{}, foreign
 	}
 	if err := h.kind(); err != nil {
-		return err
+		return format{}, err
 	}
 	if err := h.extent(i.file, i.size); err != nil {
-		return err
+		return format{}, err
 	}
 	if foreign != nil {
-		return nil // the emulator looks for the interpreter, in places of its own
+		return format{emulated: true}, nil // the emulator looks for the interpreter, in places of its own
 	}
-	return i.interpreter(h)
+	return format{elf: h}, i.interpreter(h)
 }
 
 // interpreter checks the dynamic loader that the file asks for, if any.

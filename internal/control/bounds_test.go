@@ -14,29 +14,38 @@ import (
 )
 
 func TestRequestsThatMakeNoSense(t *testing.T) {
-	s := start(t, ServerOptions{}, func(s *Server) { s.limit.request = 100 * time.Millisecond })
+	s := start(t, ServerOptions{})
+	hasty := start(t, ServerOptions{}, func(s *Server) { s.limit.request = 100 * time.Millisecond }) // for what never ends, and not for what comes late
 	for name, c := range map[string]struct{ line, want string }{
-		"garbage":       {"\x00\xff garbage\n", "cannot read the request: "},
-		"not an object": {"[1,2]\n", "cannot read the request: "},
-		"empty line":    {"\n", "the line ends in the middle"},
-		"half":          {`{"v":1,"op":` + "\n", "the line ends in the middle"},
-		"two values":    {`{"v":1,"op":"health"}{}` + "\n", "more than one value"},
-		"two lines":     {`{"v":1,"op":"health"}` + "\n" + `{"v":1}` + "\n", "more than one line"},
-		"version":       {`{"v":2,"op":"teleport","where":"up"}` + "\n", "cannot answer protocol version 2: this init speaks version 1"},
-		"no version":    {`{"op":"health"}` + "\n", "cannot answer protocol version 0"},
-		"operation":     {`{"v":1,"op":"put"}` + "\n", `unknown operation "put": this init knows reload, run,`},
-		"field":         {`{"v":1,"op":"reload","fast":true}` + "\n", `unknown field "fast"`},
-		"foreign field": {`{"v":1,"op":"reload","now":true}` + "\n", `operation "reload" has no field "now"`},
-		"no command":    {`{"v":1,"op":"run"}` + "\n", "cannot run an empty command line"},
-		"NUL":           {`{"v":1,"op":"run","command":["a","b\u0000"]}` + "\n", "NUL byte"},
-		"past timeout":  {`{"v":1,"op":"reload","timeout_ms":-1}` + "\n", "cannot wait -1 ms"},
-		"long timeout":  {`{"v":1,"op":"reload","timeout_ms":9223372036854775807}` + "\n", "cannot wait 9223372036854775807 ms"},
-		"too long":      {`{"v":1,"op":"` + strings.Repeat("x", MaxRequest) + `"}` + "\n", "longer than 65536 bytes"},
-		"endless":       {strings.Repeat("x", 2*MaxRequest), "longer than 65536 bytes"},
-		"never ends":    {`{"v":1,"op":"health"}`, "not complete after 100ms"},
+		"garbage":        {"\x00\xff garbage\n", "cannot read the request: "},
+		"not an object":  {"[1,2]\n", "cannot read the request: "},
+		"empty line":     {"\n", "the line ends in the middle"},
+		"half":           {`{"v":1,"op":` + "\n", "the line ends in the middle"},
+		"two values":     {`{"v":1,"op":"health"}{}` + "\n", "more than one value"},
+		"two lines":      {`{"v":1,"op":"health"}` + "\n" + `{"v":1}` + "\n", "more than one line"},
+		"version":        {`{"v":2,"op":"teleport","where":"up"}` + "\n", "cannot answer protocol version 2: this init speaks version 1"},
+		"no version":     {`{"op":"health"}` + "\n", "cannot answer protocol version 0"},
+		"operation":      {`{"v":1,"op":"teleport"}` + "\n", `unknown operation "teleport": this init knows reload, run,`},
+		"put of nothing": {`{"v":1,"op":"put"}` + "\n", "no program came with the request"},
+		"relative path":  {`{"v":1,"op":"put","path":"app"}` + "\n", "the path must be absolute"},
+		"short hash":     {`{"v":1,"op":"put","sha256":"ab"}` + "\n", "64 hexadecimal digits"},
+		"until when":     {`{"v":1,"op":"reload","until":"noon"}` + "\n", `cannot wait until "noon"`},
+		"field":          {`{"v":1,"op":"reload","fast":true}` + "\n", `unknown field "fast"`},
+		"foreign field":  {`{"v":1,"op":"reload","now":true}` + "\n", `operation "reload" has no field "now"`},
+		"no command":     {`{"v":1,"op":"run"}` + "\n", "cannot run an empty command line"},
+		"NUL":            {`{"v":1,"op":"run","command":["a","b\u0000"]}` + "\n", "NUL byte"},
+		"past timeout":   {`{"v":1,"op":"reload","timeout_ms":-1}` + "\n", "cannot wait -1 ms"},
+		"long timeout":   {`{"v":1,"op":"reload","timeout_ms":9223372036854775807}` + "\n", "cannot wait 9223372036854775807 ms"},
+		"too long":       {`{"v":1,"op":"` + strings.Repeat("x", MaxRequest) + `"}` + "\n", "longer than 65536 bytes"},
+		"endless":        {strings.Repeat("x", 2*MaxRequest), "longer than 65536 bytes"},
+		"never ends":     {`{"v":1,"op":"health"}`, "not complete after 100ms"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			conn := dialRaw(t, s.address)
+			at := s.address
+			if name == "never ends" {
+				at = hasty.address
+			}
+			conn := dialRaw(t, at)
 			sent := make(chan bool)
 			go func() { defer close(sent); conn.sendProven(c.line) }()
 			if r := conn.result(); r.Code != swap.CodeUsage || !strings.Contains(r.Text, c.want) {

@@ -119,7 +119,7 @@ func (c *Client) Do(ctx context.Context, r Request, event func(Event)) (Result, 
 	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	// An error here says less than the answer: an init that refuses us answers and closes without reading.
-	sent := write(c.conn, line, int(proof.Fd()), true)
+	sent := write(c.conn, line, true, descriptorsOf(proof, r.Upload)...)
 	result, err := c.receive(event)
 	switch {
 	case err == nil:
@@ -146,6 +146,15 @@ func prepare(r Request) ([]byte, *os.File, error) {
 	}
 	proof, err := os.Open(namespaceFile)
 	return line, proof, err
+}
+
+// descriptorsOf is what goes with a request: the proof, then the upload if there is one.
+func descriptorsOf(proof, upload *os.File) []int {
+	fds := []int{int(proof.Fd())}
+	if upload != nil {
+		fds = append(fds, int(upload.Fd()))
+	}
+	return fds
 }
 
 // receive reads lines until the result. Events of a kind that this version does not know are skipped.

@@ -190,7 +190,7 @@ func TestClientChecksItsOwnRequests(t *testing.T) {
 		r    Request
 		want string
 	}{
-		{Request{Op: "put"}, `2 unknown operation "put"`},
+		{Request{Op: "teleport"}, `2 unknown operation "teleport"`},
 		{Request{Op: OpRun, Command: []string{"a\xff"}}, "2 cannot send \"a\\xff\": a word is not UTF-8"},
 		{Request{Op: OpRun, Command: []string{strings.Repeat("x", MaxRequest)}}, "cannot ask the init"},
 	} {

@@ -52,13 +52,13 @@ func checkServer(peer unix.Ucred, pid int, own uint32) error {
 	return nil
 }
 
-// checkProof is the server's judgement of the descriptors that came with a request.
+// checkProof is the server's judgement of the descriptors that came with a request: the first one is the proof, and there may be one more.
 func checkProof(fds []int, truncated bool) error {
 	if len(fds) == 0 && !truncated {
 		return fmt.Errorf("not allowed: no proof of your mount namespace came with the request: send a descriptor of %s with it", namespaceFile)
 	}
-	if len(fds) != 1 || truncated {
-		return errors.New("not allowed: more than one descriptor came with the request")
+	if len(fds) > maxDescriptors || truncated {
+		return errors.New("not allowed: more descriptors came with the request than one and an upload, or the init has no place for them; then try again")
 	}
 	own, err := ownNamespace()
 	if err != nil {

@@ -39,8 +39,9 @@ func TestRefusedProofs(t *testing.T) {
 		"none":              {nil, "no proof of your mount namespace"},
 		"another file":      {[]*os.File{null}, "is not a /proc/self/ns/mnt"},
 		"another namespace": {[]*os.File{network}, "you are in another mount namespace"},
-		"two":               {[]*os.File{ns, ns}, "more than one descriptor"},
-		"many":              {[]*os.File{ns, ns, ns, ns, ns}, "more than one descriptor"},
+		"three":             {[]*os.File{ns, ns, ns}, "more descriptors"},
+		"many":              {[]*os.File{ns, ns, ns, ns, ns}, "more descriptors"},
+		"not the first":     {[]*os.File{null, ns}, "is not a /proc/self/ns/mnt"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var fds []int

@@ -2,10 +2,14 @@ package control
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -29,8 +33,17 @@ const (
 	OpReload  = "reload"  // swap to the bytes that the app's path has now
 	OpRun     = "run"     // swap to another command line
 	OpRestart = "restart" // stop the app, then start the same bytes
-	OpStop    = "stop"    // end the app and the init
-	OpSignal  = "signal"  // send a signal to the active generation
+	// OpPut swaps to the program that comes with the request as a second descriptor: a sealed memfd.
+	OpPut      = "put"
+	OpScale    = "scale"    // another number of workers
+	OpRollback = "rollback" // swap to the bytes before the present ones
+	OpPromote  = "promote"  // take the candidate on trial one step further
+	OpAbort    = "abort"    // cancel the swap under way
+	OpStop     = "stop"     // end the app and the init
+	OpSignal   = "signal"   // send a signal to the active generation
+	OpReopen   = "reopen"   // open the log files of the app anew
+	// OpUpgrade gives the proxy the program of the init that comes with the request, as OpPut has it.
+	OpUpgrade = "upgrade"
 	OpStatus  = "status"  // what the init knows
 	OpHealth  = "health"  // is there an active, ready generation?
 	OpPS      = "ps"      // which processes belong to which generation
@@ -40,19 +53,38 @@ const (
 
 // Ops lists the operations of this version.
 func Ops() []string {
-	return []string{OpReload, OpRun, OpRestart, OpStop, OpSignal, OpStatus, OpHealth, OpPS, OpConfig, OpVersion}
+	return []string{OpReload, OpRun, OpPut, OpRollback, OpPromote, OpAbort, OpRestart, OpScale, OpStop, OpSignal, OpReopen, OpUpgrade, OpStatus, OpHealth, OpPS, OpConfig, OpVersion}
 }
 
 // Request is the one line that a client sends. A field that the operation has no use for is refused: nothing is silently ignored.
 type Request struct {
 	V  int    `json:"v"`
 	Op string `json:"op"`
+	// App is which one of several apps is meant; empty in a container with one. What is not about an app (stop, ps, config, version) has none,
+	// and health and status without one are about all.
+	App string `json:"app,omitempty"`
 	// Command is the command line of run, argv[0] included.
 	Command []string `json:"command,omitempty"`
-	// Wait false (reload, run, restart) asks for an answer as soon as the swap has begun: code 124, since its end is not known.
+	// Wait false (of every swap) asks for an answer as soon as the swap has begun: code 124, since its end is not known.
 	// Nil and true wait for the end.
 	Wait *bool `json:"wait,omitempty"`
-	// TimeoutMS (reload, run, restart) bounds the waiting, in milliseconds; 0 is no bound. The swap goes on after it.
+	// Until (of every swap) is "promoted", as when it is empty, or "drained": wait for the end of what was replaced too.
+	Until string `json:"until,omitempty"`
+	// Force (reload) swaps in bytes that were rolled back.
+	Force bool `json:"force,omitempty"`
+	// Workers (scale) is how many workers there are to be.
+	Workers int `json:"workers,omitempty"`
+	// Full (promote) takes it through all of the steps at once.
+	Full bool `json:"full,omitempty"`
+	// Path (put) is the file that the upload is meant for, absolute; empty: the app's own, and any other is refused.
+	Path string `json:"path,omitempty"`
+	// SHA256 (put) is what the hash of the upload must be, in hexadecimal.
+	SHA256 string `json:"sha256,omitempty"`
+	// Signature (put) is the text of a minisign signature of the upload.
+	Signature string `json:"signature,omitempty"`
+	// Upload (put) is the program, as a sealed memfd. On the wire it is a descriptor. It stays the caller's.
+	Upload *os.File `json:"-"`
+	// TimeoutMS (of every swap) bounds the waiting, in milliseconds; 0 is no bound. The swap goes on after it.
 	TimeoutMS int64 `json:"timeout_ms,omitempty"`
 	// Now (stop) skips the delay and the grace: KILL at once.
 	Now bool `json:"now,omitempty"`
@@ -65,8 +97,14 @@ func (r Request) Timeout() time.Duration { return time.Duration(r.TimeoutMS) * t
 
 // swaps reports whether the request asks for a swap.
 func (r Request) swaps() bool {
-	return r.Op == OpReload || r.Op == OpRun || r.Op == OpRestart
+	return slices.Contains([]string{OpReload, OpRun, OpPut, OpRollback, OpRestart, OpScale}, r.Op)
 }
+
+// The values of Request.Until.
+const (
+	UntilPromoted = "promoted"
+	UntilDrained  = "drained"
+)
 
 // Event is one phase of a swap as a client sees it.
 type Event struct {
@@ -81,7 +119,8 @@ type Result struct {
 	V     int    `json:"v"`
 	Op    string `json:"op,omitempty"`
 	swap.Result
-	Status    *swap.Status    `json:"status,omitempty"`    // status
+	Status    *swap.Status    `json:"status,omitempty"`    // status: of the main app, or of the one that was named
+	Apps      []swap.Status   `json:"apps,omitempty"`      // status, where there are several apps and none was named: of each
 	Processes []Process       `json:"processes,omitempty"` // ps
 	Config    json.RawMessage `json:"config,omitempty"`    // config
 	Version   string          `json:"version,omitempty"`   // version
@@ -90,8 +129,10 @@ type Result struct {
 // Process is a process that the init knows of: the main process of a generation, or another descendant of the init.
 type Process struct {
 	PID        int    `json:"pid"`
-	Generation int    `json:"gen,omitempty"`   // 0: a descendant that is no generation's main process
-	State      string `json:"state,omitempty"` // the state of that generation
+	App        string `json:"app,omitempty"`    // of several apps, whose it is
+	Generation int    `json:"gen,omitempty"`    // 0: a descendant that is no generation's main process
+	Worker     int    `json:"worker,omitempty"` // of that generation, from 0
+	State      string `json:"state,omitempty"`  // the state of that generation, or of that worker if it has several
 }
 
 // usageError is a request that makes no sense: it is answered with code 2.
@@ -150,6 +191,9 @@ func (r Request) check() error {
 	if r.Op == OpRun {
 		return checkCommand(r.Command)
 	}
+	if r.Op == OpScale && (r.Workers < 1 || r.Workers > swap.MaxWorkers) {
+		return usagef("cannot scale to %d workers: a generation has 1 to %d", r.Workers, swap.MaxWorkers)
+	}
 	return nil
 }
 
@@ -160,6 +204,14 @@ func (r Request) checkFields() error {
 		bad  bool
 	}{
 		{"command", len(r.Command) > 0 && r.Op != OpRun},
+		{"app", r.App != "" && slices.Contains([]string{OpStop, OpReopen, OpUpgrade, OpPS, OpConfig, OpVersion}, r.Op)},
+		{"until", r.Until != "" && (!r.swaps() || r.Op == OpScale)},
+		{"workers", r.Workers != 0 && r.Op != OpScale},
+		{"force", r.Force && r.Op != OpReload},
+		{"full", r.Full && r.Op != OpPromote},
+		{"path", r.Path != "" && r.Op != OpPut},
+		{"sha256", r.SHA256 != "" && !r.uploads()},
+		{"signature", r.Signature != "" && !r.uploads()},
 		{"wait", r.Wait != nil && !r.swaps()},
 		{"timeout_ms", r.TimeoutMS != 0 && !r.swaps()},
 		{"now", r.Now && r.Op != OpStop},
@@ -170,8 +222,28 @@ func (r Request) checkFields() error {
 			return usagef("operation %q has no field %q", r.Op, f.name)
 		}
 	}
+	if r.Until != "" && r.Until != UntilPromoted && r.Until != UntilDrained {
+		return usagef("cannot wait until %q: write %s or %s", r.Until, UntilPromoted, UntilDrained)
+	}
+	if err := r.checkUpload(); err != nil {
+		return err
+	}
 	if r.TimeoutMS < 0 || r.TimeoutMS > maxTimeout.Milliseconds() {
 		return usagef("cannot wait %d ms: a timeout is between 0 and %d", r.TimeoutMS, maxTimeout.Milliseconds())
+	}
+	return nil
+}
+
+// uploads tells whether a program comes with the operation.
+func (r Request) uploads() bool { return r.Op == OpPut || r.Op == OpUpgrade }
+
+// checkUpload refuses words about an upload that cannot be meant.
+func (r Request) checkUpload() error {
+	if r.Path != "" && (!filepath.IsAbs(r.Path) || strings.ContainsRune(r.Path, 0)) {
+		return usagef("cannot put %q: the path must be absolute", r.Path)
+	}
+	if b, err := hex.DecodeString(r.SHA256); r.SHA256 != "" && (err != nil || len(b) != sha256.Size) {
+		return usagef("cannot compare with %q: a SHA-256 is 64 hexadecimal digits", r.SHA256)
 	}
 	return nil
 }

@@ -67,3 +67,22 @@ func TestPageNamesEveryOperation(t *testing.T) {
 		}
 	}
 }
+
+// TestForeignFields: each field is refused by the operations that have no use for it, and taken by one that has.
+func TestForeignFields(t *testing.T) {
+	for _, f := range []struct{ name, value, op, other string }{
+		{"command", `["/app"]`, OpRun, OpReload}, {"until", `"drained"`, OpReload, OpStatus}, {"force", `true`, OpReload, OpPut},
+		{"full", `true`, OpPromote, OpAbort}, {"path", `"/app"`, OpPut, OpReload}, {"sha256", `"` + strings.Repeat("a", 64) + `"`, OpPut, OpReload},
+		{"signature", `"x"`, OpPut, OpRollback}, {"wait", `false`, OpRestart, OpHealth}, {"timeout_ms", `5`, OpRollback, OpStop},
+		{"now", `true`, OpStop, OpRestart}, {"signal", `"HUP"`, OpSignal, OpStop},
+		{"workers", `3`, OpScale, OpReload},
+	} {
+		line := func(op string) []byte { return []byte(`{"v":1,"op":"` + op + `","` + f.name + `":` + f.value + `}`) }
+		if _, err := DecodeRequest(line(f.op)); err != nil {
+			t.Errorf("%s: %v", f.op, err)
+		}
+		if _, err := DecodeRequest(line(f.other)); err == nil || !strings.Contains(err.Error(), `no field "`+f.name+`"`) {
+			t.Errorf("%s with %s: %v", f.other, f.name, err)
+		}
+	}
+}

@@ -42,19 +42,38 @@ var defaultLimits = limits{
 // goroutines at once and return soon after the end of their context.
 type Supervisor interface {
 	Swap(ctx context.Context, r swap.Request, progress func(swap.Progress)) swap.Result
+	Promote(ctx context.Context, by string, all bool) swap.Result
+	Abort(ctx context.Context, by string) swap.Result
 	Status(ctx context.Context) (swap.Status, error)
 	Stop(ctx context.Context, now bool) swap.Result
 	Signal(ctx context.Context, sig syscall.Signal) error
 	Health(ctx context.Context) error
 }
 
+// App is one of several apps.
+type App struct {
+	Name string
+	Supervisor
+}
+
 // ServerOptions says where to listen and whom to serve. Supervisor must be set.
 type ServerOptions struct {
 	// Address is "auto" (also when empty), an absolute path, an abstract name with "@", or "off".
 	Address    string
-	Supervisor Supervisor
+	Supervisor Supervisor // of several apps, the main one's
+	// Apps are several apps in one container; nil: there is one, without a name.
+	Apps []App
+	// Stop ends all of several apps; nil where there is one.
+	Stop func(ctx context.Context, now bool) swap.Result
+	// Health is about all of several apps; nil where there is one.
+	Health func(ctx context.Context) error
 	// Version is what the operation version answers.
 	Version string
+	// Reopen opens the log files of all apps anew and says how many; nil: the operation is refused.
+	Reopen func() (text string, err error)
+	// Upgrade gives the proxies another program of the init, and says what came of it; nil: the operation is refused. The file is closed by the
+	// server. It may block until ctx is done.
+	Upgrade func(ctx context.Context, u *swap.Upload) (text string, err error)
 	// Descendants lists the live processes below the init, for the operation ps; nil: only main processes are listed.
 	Descendants func() []int
 	// Config is the effective configuration for the operation config, without secrets; nil: the operation is refused.
@@ -189,7 +208,7 @@ func (s *Server) next(ctx context.Context) (*client, error) {
 			return s.admit(conn, peer), nil
 		}
 		s.logf("control client refused: pid %d uid %d: %v", peer.Pid, peer.Uid, err)
-		_ = write(conn, encodeLine(failure(swap.CodeNoInit, err)), -1, false)
+		_ = write(conn, encodeLine(failure(swap.CodeNoInit, err)), false)
 		_ = conn.Close()
 	}
 }
@@ -269,7 +288,7 @@ func (s *Server) serve(ctx context.Context, c *client) {
 		// One request a connection: whatever comes now, data or the end, the client waits no longer.
 		_, _ = c.conn.Read(make([]byte, 1))
 	}()
-	result := s.do(ctx, r, c)
+	result := s.do(ctx, r, c) // an upload belongs to the swap now
 	c.finish(result)
 	_ = c.conn.SetReadDeadline(time.Unix(1, 0))
 	<-hungUp
@@ -286,7 +305,20 @@ func (s *Server) receive(c *client) (Request, error) {
 		return Request{}, refusal{err}
 	}
 	_ = c.conn.SetReadDeadline(time.Time{})
-	return DecodeRequest(got.line)
+	r, err := DecodeRequest(got.line)
+	if err != nil {
+		return Request{}, err
+	}
+	switch uploads := len(got.fds) - 1; {
+	case r.uploads() && uploads == 0:
+		return Request{}, usagef("cannot %s: no program came with the request", r.Op)
+	case !r.uploads() && uploads > 0:
+		return Request{}, usagef("operation %q takes no upload", r.Op)
+	case r.uploads():
+		r.Upload = os.NewFile(uintptr(got.fds[1]), "upload")
+		got.fds = got.fds[:1]
+	}
+	return r, nil
 }
 
 // refusal is a peer that is not allowed to talk to us.
@@ -314,7 +346,7 @@ func (c *client) event(p swap.Progress) {
 	if c.done {
 		return
 	}
-	if write(c.conn, encodeLine(Event{"phase", p}), -1, false) != nil {
+	if write(c.conn, encodeLine(Event{"phase", p}), false) != nil {
 		c.done = true
 		_ = c.conn.SetReadDeadline(time.Unix(1, 0)) // ends the waiting for its swap
 	}
@@ -330,7 +362,7 @@ func (c *client) finish(r Result) {
 		return
 	}
 	_ = c.conn.SetWriteDeadline(time.Now().Add(c.answerTime))
-	_ = write(c.conn, encodeLine(r), -1, true) // the client is gone, and what it asked for was done
+	_ = write(c.conn, encodeLine(r), true) // the client is gone, and what it asked for was done
 }
 
 // logf logs at a bounded rate and says how many lines it left out.

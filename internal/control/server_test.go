@@ -68,6 +68,8 @@ func TestOperations(t *testing.T) {
 		{"restart", &fake{}, Request{Op: OpRestart}, 0, "restart "},
 		{"not waited for", &fake{swap: goesOn}, Request{Op: OpReload, Wait: &off}, 124, "the swap has begun and was not waited for"},
 		{"timeout", &fake{swap: goesOn}, Request{Op: OpReload, TimeoutMS: 20}, 124, "still going on"},
+		{"promote", &fake{}, Request{Op: OpPromote, Full: true}, 0, fmt.Sprintf("promoted true by command promote (pid %d, uid %d)", os.Getpid(), os.Getuid())},
+		{"abort", &fake{}, Request{Op: OpAbort}, 0, fmt.Sprintf("aborted by command abort (pid %d, uid %d)", os.Getpid(), os.Getuid())},
 		{"stop", &fake{}, Request{Op: OpStop}, 0, "stopping, now false"},
 		{"stop now", &fake{}, Request{Op: OpStop, Now: true}, 0, "stopping, now true"},
 		{"signal", &fake{}, Request{Op: OpSignal, Signal: "usr1"}, 0, "sent SIGUSR1 to the active generation"},
@@ -110,6 +112,38 @@ func goesOn(ctx context.Context, _ swap.Request, progress func(swap.Progress)) s
 	progress(swap.Progress{Generation: 2, Phase: "started"})
 	<-ctx.Done()
 	return swap.Result{Code: swap.CodeTimeout, Text: "still going on"}
+}
+
+// TestUploadReachesTheSupervisor: the very file, with what was said about it, and no descriptor is left behind.
+func TestUploadReachesTheSupervisor(t *testing.T) {
+	got := make(chan swap.Request, 1)
+	s := start(t, ServerOptions{Supervisor: &fake{swap: func(_ context.Context, r swap.Request, _ func(swap.Progress)) swap.Result {
+		got <- r
+		return swap.Result{Path: "/app"}
+	}}})
+	file, err := os.CreateTemp(t.TempDir(), "upload")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	fmt.Fprint(file, "bytes")
+	hash := strings.Repeat("AB", 32)
+	result, _ := ask(t, s.address, Request{Op: OpPut, Path: "/app", SHA256: hash, Signature: "signed", Until: UntilDrained, Upload: file})
+	r := <-got
+	if result.Path != "/app" || r.Kind != swap.Put || !r.Drained || r.Upload.Path != "/app" || r.Upload.SHA256 != strings.ToLower(hash) ||
+		string(r.Upload.Signature) != "signed" || !strings.Contains(r.Upload.From, "uid") {
+		t.Errorf("result %+v, request %+v, upload %+v", result, r, r.Upload)
+	}
+	b := make([]byte, 10)
+	if n, _ := r.Upload.File.ReadAt(b, 0); string(b[:n]) != "bytes" {
+		t.Errorf("the upload holds %q", b[:n])
+	}
+	r.Upload.File.Close()
+	for op, want := range map[string]string{OpReload: `operation "reload" takes no upload`, OpStatus: `operation "status" takes no upload`} {
+		if result, _ := ask(t, s.address, Request{Op: op, Upload: file}); result.Code != swap.CodeUsage || result.Text != want {
+			t.Errorf("%s with an upload: %+v", op, result)
+		}
+	}
 }
 
 func TestSupervisorLearnsWhoAsked(t *testing.T) {
@@ -158,7 +192,7 @@ func TestEndOfServeLetsClientsHearTheEnd(t *testing.T) {
 		case <-ctx.Done():
 			return swap.Result{Code: swap.CodeTimeout, Text: "cut off"}
 		}
-	}}})
+	}}}, func(s *Server) { s.limit.farewell = time.Minute }) // nobody is cut off here
 	result := make(chan Result, 1)
 	go func() { r, _ := ask(t, s.address, Request{Op: OpReload}); result <- r }()
 	within(t, 5*time.Second, waiting)
@@ -255,7 +289,7 @@ func TestNothingFollowsTheResult(t *testing.T) {
 	ask(t, s.address, Request{Op: OpReload})
 	s.stop()
 	ours, theirs := pair(t)
-	c := &client{conn: ours, answerTime: time.Second}
+	c := &client{conn: ours, answerTime: time.Minute}
 	c.finish(Result{Event: "result", V: Version})
 	c.event(swap.Progress{Phase: "ready"})
 	ours.Close()
@@ -279,4 +313,64 @@ func pair(t *testing.T) (a, b *net.UnixConn) {
 	}
 	t.Cleanup(func() { a.Close() })
 	return a, b
+}
+
+// TestSeveralApps: a request is about the app that it names, and what must name one says so.
+func TestSeveralApps(t *testing.T) {
+	told := make(chan string, 10)
+	app := func(name string) App {
+		return App{name, &fake{
+			signal: func(syscall.Signal) error { told <- name; return nil },
+			health: func(context.Context) error { return errors.New(name + " is not well") },
+		}}
+	}
+	web, jobs := app("web"), app("jobs")
+	r := start(t, ServerOptions{
+		Supervisor: web.Supervisor, Apps: []App{web, jobs},
+		Stop:   func(context.Context, bool) swap.Result { return swap.Result{Text: "stopped both"} },
+		Health: func(context.Context) error { return nil },
+	})
+	for _, c := range []struct {
+		r    Request
+		code int
+		text string
+	}{
+		{Request{Op: OpSignal, Signal: "USR1", App: "jobs"}, swap.CodeDone, "SIGUSR1"},
+		{Request{Op: OpSignal, Signal: "USR1"}, swap.CodeUsage, "several apps here: name one of web, jobs"},
+		{Request{Op: OpReload, App: "cron"}, swap.CodeUsage, `no app "cron" here: name one of web, jobs`},
+		{Request{Op: OpReload, App: "jobs"}, swap.CodeDone, "reload"},
+		{Request{Op: OpHealth}, swap.CodeDone, "healthy"},
+		{Request{Op: OpHealth, App: "jobs"}, swap.CodeRejected, "jobs is not well"},
+		{Request{Op: OpStop}, swap.CodeDone, "stopped both"},
+		{Request{Op: OpStop, App: "jobs"}, swap.CodeUsage, `no field "app"`},
+	} {
+		c.r.V = Version
+		if got, _ := ask(t, r.address, c.r); got.Code != c.code || !strings.Contains(got.Text, c.text) {
+			t.Errorf("%+v: %d %s", c.r, got.Code, got.Text)
+		}
+	}
+	if name := <-told; name != "jobs" || len(told) > 0 {
+		t.Errorf("%s was signalled, and %d more", name, len(told))
+	}
+	st, _ := ask(t, r.address, Request{V: Version, Op: OpStatus})
+	if st.Status == nil || st.Status.App != "web" || len(st.Apps) != 2 || st.Apps[1].App != "jobs" {
+		t.Errorf("status %+v of %+v", st.Status, st.Apps)
+	}
+	if one, _ := ask(t, r.address, Request{V: Version, Op: OpStatus, App: "jobs"}); one.Status.App != "jobs" || len(one.Apps) != 0 {
+		t.Errorf("status %+v of %+v", one.Status, one.Apps)
+	}
+	ps, _ := ask(t, r.address, Request{V: Version, Op: OpPS})
+	if len(ps.Processes) != 3 || ps.Processes[1].App != "web" || ps.Processes[2].App != "jobs" {
+		t.Errorf("processes %+v", ps.Processes)
+	}
+}
+
+// TestOneApp has no name.
+func TestOneApp(t *testing.T) {
+	r := start(t, ServerOptions{})
+	for op, want := range map[string]string{OpReload: "entrypoint run -- web", OpHealth: "has no name", OpStatus: "has no name"} {
+		if got, _ := ask(t, r.address, Request{V: Version, Op: op, App: "web"}); got.Code != swap.CodeUsage || !strings.Contains(got.Text, want) {
+			t.Errorf("%s: %d %s", op, got.Code, got.Text)
+		}
+	}
 }

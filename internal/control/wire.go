@@ -10,9 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// oneDescriptor is room for the control message that carries one descriptor. Its alignment lets the kernel fit a second one in;
-// all further ones are never installed in our table, and MSG_CTRUNC says so.
-var oneDescriptor = unix.CmsgSpace(4)
+// maxDescriptors is the proof of a peer, and an upload.
+const maxDescriptors = 2
+
+// descriptorRoom is room for the control message that carries them. All further ones are never installed in our table, and
+// MSG_CTRUNC says so.
+var descriptorRoom = unix.CmsgSpace(4 * maxDescriptors)
 
 // received is what came with a request. The descriptors belong to whoever holds the value: close must be called.
 type received struct {
@@ -48,7 +51,7 @@ func readLine(c *net.UnixConn) (received, error) {
 		switch {
 		case len(buf) > MaxRequest:
 			return r, usagef("cannot read the request: longer than %d bytes", MaxRequest)
-		case len(r.fds) > 1:
+		case len(r.fds) > maxDescriptors:
 			return r, nil // enough to refuse it
 		case errors.Is(err, io.EOF) && len(buf) > 0:
 			return r, usagef("cannot read the request: it ends without a newline")
@@ -60,7 +63,7 @@ func readLine(c *net.UnixConn) (received, error) {
 
 // read is one recvmsg into b. Received descriptors are close-on-exec from the start.
 func (r *received) read(c *net.UnixConn, b []byte) (int, error) {
-	oob := make([]byte, oneDescriptor)
+	oob := make([]byte, descriptorRoom)
 	n, oobn, flags, _, err := c.ReadMsgUnix(b, oob)
 	r.truncated = r.truncated || flags&unix.MSG_CTRUNC != 0
 	r.fds = append(r.fds, descriptors(oob[:max(oobn, 0)])...)
@@ -88,16 +91,16 @@ func descriptors(oob []byte) []int {
 	return fds
 }
 
-// write sends all of b, without ever raising SIGPIPE, and the descriptor fd with its first byte (none if negative). With
+// write sends all of b, without ever raising SIGPIPE, and the descriptors with its first byte. With
 // wait it blocks until the connection's write deadline; without, what the kernel's buffer does not take at once is an error.
-func write(c *net.UnixConn, b []byte, fd int, wait bool) error {
+func write(c *net.UnixConn, b []byte, wait bool, fds ...int) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var oob []byte
-	if fd >= 0 {
-		oob = unix.UnixRights(fd)
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
 	}
 	var sendErr error
 	err = raw.Write(func(s uintptr) bool {

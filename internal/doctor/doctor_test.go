@@ -21,15 +21,21 @@ type app struct {
 	server  *http.Server
 	conns   sync.Map
 	closing chan struct{}
+	rude    atomic.Bool // connections are closed as soon as they are idle
+	holds   atomic.Bool // answers wait until their connection is cut
+	held    chan bool   // one for each
 }
 
 func newApp(h http.Handler) *app {
-	a := &app{handler: h, closing: make(chan struct{})}
+	a := &app{handler: h, closing: make(chan struct{}), held: make(chan bool, 100)}
 	a.server = &http.Server{Handler: a, ConnState: func(c net.Conn, s http.ConnState) {
 		if s == http.StateClosed {
 			a.conns.Delete(c)
 		} else {
 			a.conns.Store(c, s)
+		}
+		if s == http.StateIdle && a.rude.Load() {
+			c.Close()
 		}
 	}}
 	return a
@@ -42,6 +48,10 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 	}
 	a.handler.ServeHTTP(w, r)
+	if a.holds.Load() {
+		a.held <- true
+		<-r.Context().Done()
+	}
 }
 
 // serve answers on a connection that was handed to it.
@@ -68,6 +78,18 @@ func (o *oneConn) Addr() net.Addr { return o.c.LocalAddr() }
 // told says Connection: close from now on and waits until no connection is left.
 func (a *app) told(t *testing.T) {
 	close(a.closing)
+	a.left(t)
+}
+
+// dropsIdle closes each connection when its next answer has gone, and says nothing: its client pauses then, so no request is on its way that
+// could be taken for a cut one.
+func (a *app) dropsIdle(t *testing.T) {
+	a.rude.Store(true)
+	a.left(t)
+}
+
+// left waits until no connection is left.
+func (a *app) left(t *testing.T) {
 	deadline := time.Now().Add(10 * time.Second)
 	for left := true; left; {
 		left = false
@@ -83,6 +105,15 @@ func (a *app) told(t *testing.T) {
 // cut closes every connection, whatever it does.
 func (a *app) cut() {
 	a.conns.Range(func(c, _ any) bool { c.(net.Conn).Close(); return true })
+}
+
+// cutMidway closes every connection when a request is being answered.
+func (a *app) cutMidway(first func()) {
+	a.holds.Store(true)
+	<-a.held
+	a.holds.Store(false)
+	first()
+	a.cut()
 }
 
 // stage is an init with a held socket and its generations.
@@ -188,8 +219,10 @@ func TestPoliteAppLosesNothing(t *testing.T) {
 }
 
 func TestClosedIdleConnectionsAreCounted(t *testing.T) {
-	s := newStage(t, hello, func(_ *stage, a *app, _ *Life) { a.cut() })
-	r := s.examine(s.options())
+	s := newStage(t, hello, func(s *stage, a *app, _ *Life) { a.dropsIdle(s.t) })
+	o := s.options()
+	o.Pause = 50 * time.Millisecond
+	r := s.examine(o)
 	if r.Lost.Kept < 4 || r.Lost.New != 0 || len(r.Advice) != 1 || r.Advice[0].Cause != IdleClosed || r.Advice[0].Count != r.Lost.Kept {
 		t.Errorf("got %+v", r)
 	}
@@ -202,25 +235,25 @@ func TestClosedIdleConnectionsAreCounted(t *testing.T) {
 
 func TestCutRequests(t *testing.T) {
 	slow := func(w http.ResponseWriter, r *http.Request) {
-		time.Sleep(60 * time.Millisecond)
+		time.Sleep(60 * time.Millisecond) // a cut in an answer is told by how long the others take
 		hello(w, r)
 	}
 	for name, c := range map[string]struct {
 		leave func(*stage, *app, *Life)
 		want  Cause
 	}{
-		"by the app": {func(_ *stage, a *app, _ *Life) { time.Sleep(40 * time.Millisecond); a.cut() }, CutByApp},
-		"by KILL": {func(s *stage, a *app, l *Life) {
-			time.Sleep(40 * time.Millisecond)
-			l.Killed = time.Now()
-			l.Signalled = l.Killed.Add(-30 * time.Millisecond)
-			a.cut()
+		"by the app": {func(_ *stage, a *app, _ *Life) { a.cutMidway(func() {}) }, CutByApp},
+		"by KILL": {func(_ *stage, a *app, l *Life) {
+			a.cutMidway(func() {
+				l.Killed = time.Now()
+				l.Signalled = l.Killed.Add(-30 * time.Millisecond)
+			})
 		}, CutByKill},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t, slow, c.leave)
 			o := s.options()
-			o.Clients, o.Swaps = 8, 3
+			o.Clients = 8
 			r := s.examine(o)
 			for _, a := range r.Advice {
 				if a.Cause == c.want {

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -41,7 +42,7 @@ const afterEnd = 5 * time.Second
 // lineUp sorts lives by time and fills in when each was replaced.
 func lineUp(lives []Life) []Life {
 	lives = slices.Clone(lives)
-	slices.SortFunc(lives, func(a, b Life) int { return a.Active.Compare(b.Active) })
+	sort.Slice(lives, func(i, j int) bool { return lives[i].Active.Before(lives[j].Active) })
 	for i := range lives[:max(0, len(lives)-1)] {
 		lives[i].Replaced = lives[i+1].Active
 	}

@@ -2,7 +2,7 @@ package doctor
 
 import (
 	"fmt"
-	"slices"
+	"sort"
 	"time"
 )
 
@@ -80,7 +80,7 @@ func (r *Report) diagnose(losses []Loss, lives []Life) {
 			r.Advice = append(r.Advice, Advice{c.cause, n, c.advice})
 		}
 	}
-	slices.SortStableFunc(r.Losses, func(a, b Row) int { return order(a.Cause) - order(b.Cause) })
+	sort.SliceStable(r.Losses, func(i, j int) bool { return order(r.Losses[i].Cause) < order(r.Losses[j].Cause) })
 	for _, l := range lives {
 		r.ended(l)
 	}

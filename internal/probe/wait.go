@@ -4,50 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
 	"strings"
 	"sync"
-	"time"
 )
-
-// Defaults of a Target.
-const (
-	// DefaultPeriod lies between two tries: short beside the start of any app, long beside the cost of a try.
-	DefaultPeriod = 100 * time.Millisecond
-	// DefaultTimeout bounds one try, so that an answer lost in a starting app is asked for again.
-	DefaultTimeout = 5 * time.Second
-	// autoDelay is all that auto can do for an app without a held stream socket.
-	autoDelay = time.Second
-)
-
-// A Target leads to one candidate. Functions that no check needs may be nil; a check that needs a nil one can never
-// hold, and Wait says so at once. All functions must return soon after their context ends.
-type Target struct {
-	// Dial makes a connection to the candidate and to nobody else.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Accept blocks until the candidate accepted a connection on every held stream socket. It is given all the time
-	// there is, not the Timeout of one try. nil: no stream socket is held.
-	Accept func(ctx context.Context) error
-	// Shown is what auto waits for where it knows more than Accept. nil: Accept, or a delay.
-	Shown func(ctx context.Context) error
-	// Notified is closed once the candidate has sent READY=1. nil: it cannot.
-	Notified <-chan struct{}
-	// Exec runs a command as the app's user and waits for it; nil means that it exited with 0.
-	Exec func(ctx context.Context, argv []string) error
-	// HTTP makes one GET over c in a helper process; nil means a status from 200 to 399. Otherwise its error goes on
-	// where a sentence begins with the URL: "answered 503". Wait closes c afterwards.
-	HTTP func(ctx context.Context, c net.Conn, u *url.URL) error
-	// Period is the pause between two tries of a check; 0: DefaultPeriod.
-	Period time.Duration
-	// Timeout bounds one try; 0: DefaultTimeout.
-	Timeout time.Duration
-}
 
 // An Unmet error names the checks that did not hold, in the order in which they were asked for.
 type Unmet struct {
 	Reasons []string // "http://127.0.0.1:8080/healthz answered 503"
-	Cause   error    // why the waiting ended: the cause of the context, or nil when a check can never hold
+	Cause   error    // why the waiting ended: the cause of the context, or nil when a check can never hold or was given up
 }
 
 func (e *Unmet) Error() string { return strings.Join(e.Reasons, "; ") }
@@ -55,9 +19,9 @@ func (e *Unmet) Error() string { return strings.Join(e.Reasons, "; ") }
 // Unwrap returns Cause.
 func (e *Unmet) Unwrap() error { return e.Cause }
 
-// Wait tries all checks side by side, each until it has held once, and returns nil as soon as all have. When ctx ends
-// first, or when a check can never hold, it returns an *Unmet with what was last seen of each missing check. No checks
-// at all hold at once. Whatever it started has ended when it returns.
+// Wait tries all checks side by side, each until it has held (Successes times in a row), and returns nil as soon as all
+// have. When ctx ends first, or when a check can never hold or used up its Failures or its Deadline, it returns an *Unmet
+// with what was last seen of each missing check. No checks at all hold at once. Whatever it started has ended when it returns.
 func Wait(ctx context.Context, checks []Check, t Target) error {
 	t = t.withDefaults()
 	ctx, stop := context.WithCancelCause(ctx)
@@ -74,6 +38,30 @@ func Wait(ctx context.Context, checks []Check, t Target) error {
 	}
 	wg.Wait()
 	return unmet(ctx, missing)
+}
+
+// Run asks each check once, in order, and stops at the first that does not hold, with an *Unmet that names it: this is a
+// smoke test. A check with Successes has to hold so often in a row; one with Failures is forgiven all failures in a row but
+// the last of so many. What waits by itself (auto, notify, accept) waits for the Timeout.
+func Run(ctx context.Context, checks []Check, t Target) error {
+	t = t.withDefaults()
+	for _, c := range checks {
+		c.Failures = max(c.Failures, 1)
+		switch {
+		case c.Kind == Notify && c.Deadline == 0:
+			c.Deadline = t.Timeout
+		case (c.Kind == Auto || c.Kind == Accept) && c.Timeout == 0:
+			c.Timeout = t.Timeout
+		}
+		if err := t.until(ctx, c); err != nil {
+			e := &Unmet{Reasons: []string{err.Error()}}
+			if !errors.As(err, new(*never)) {
+				e.Cause = context.Cause(ctx)
+			}
+			return e
+		}
+	}
+	return nil
 }
 
 var errNever = errors.New("a check can never hold")
@@ -97,58 +85,64 @@ func unmet(ctx context.Context, missing []error) error {
 	return e
 }
 
-func (t Target) withDefaults() Target {
-	if t.Period <= 0 {
-		t.Period = DefaultPeriod
+// until blocks until a check has held, and returns nil; or until ctx or the check's own deadline ends, and returns what was
+// missing.
+func (t Target) until(ctx context.Context, c Check) error {
+	if c.Deadline <= 0 {
+		return t.hold(ctx, c)
 	}
-	if t.Timeout <= 0 {
-		t.Timeout = DefaultTimeout
+	own, stop := context.WithTimeout(ctx, c.Deadline)
+	defer stop()
+	err := t.hold(own, c)
+	if err == nil || over(ctx) || !over(own) {
+		return err
 	}
-	return t
+	return &never{fmt.Sprintf("%v, and its deadline of %v is over", err, c.Deadline)}
 }
 
-// never is the reason of a check that can never hold.
-type never struct{ text string }
-
-func (n *never) Error() string { return n.text }
-
-func hopeless(c Check, why string) error { return &never{fmt.Sprintf("%s: %s", c.Text, why)} }
-
-// until blocks until a check has held, and returns nil; or until ctx ends, and returns what was missing.
-func (t Target) until(ctx context.Context, c Check) error {
+func (t Target) hold(ctx context.Context, c Check) error {
 	switch c.Kind {
 	case Auto:
 		return t.auto(ctx, c)
 	case Notify:
-		if t.Notified == nil {
-			return hopeless(c, "the app has no way to say READY=1")
-		}
-		return waitFor(ctx, t.Notified, c, "the app has not said READY=1")
-	case Accept:
-		if t.Accept == nil {
-			return hopeless(c, "no stream socket is held that could show it")
-		}
-		return t.repeat(ctx, c, 0, "the app has not accepted a connection", t.Accept)
+		return t.said(ctx, c)
 	case Delay:
-		return after(ctx, c, c.Delay)
-	case TCP, HTTP:
-		if t.Dial == nil || (c.Kind == HTTP && t.HTTP == nil) {
-			return hopeless(c, "there is no way to reach the app")
+		if pause(ctx, c.Delay) != nil {
+			return fmt.Errorf("%s: %v are not over", c.Text, c.Delay)
 		}
-		return t.repeat(ctx, c, t.Timeout, "no answer", func(ctx context.Context) error { return t.connect(ctx, c) })
-	case Exec:
-		if t.Exec == nil {
-			return hopeless(c, "there is no way to run a command")
-		}
-		return t.repeat(ctx, c, t.Timeout, "not finished", func(ctx context.Context) error { return t.Exec(ctx, c.Argv) })
+		return nil
 	}
-	return hopeless(c, "unknown kind of check")
+	return t.repeat(ctx, c)
+}
+
+// said waits for the app's word.
+func (t Target) said(ctx context.Context, c Check) error {
+	if t.Notified == nil {
+		return hopeless(c, "the app has no way to say READY=1")
+	}
+	if t.saidAlready() {
+		return nil
+	}
+	select {
+	case <-t.Notified:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s: the app has not said READY=1", c.Text)
+	}
+}
+
+func (t Target) saidAlready() bool {
+	select {
+	case <-t.Notified:
+		return true
+	default:
+		return false
+	}
 }
 
 // auto waits for the first of two: the app says READY=1, or shows by itself that it works.
 func (t Target) auto(ctx context.Context, c Check) error {
 	shown, stop := context.WithCancel(ctx)
-	defer stop()
 	said := make(chan struct{})
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -163,7 +157,7 @@ func (t Target) auto(ctx context.Context, c Check) error {
 			}
 		})
 	}
-	err := t.show(shown, c)
+	err := t.repeat(shown, c)
 	select {
 	case <-said:
 		return nil
@@ -172,127 +166,43 @@ func (t Target) auto(ctx context.Context, c Check) error {
 	}
 }
 
-// show is auto for an app that says nothing.
-func (t Target) show(ctx context.Context, c Check) error {
-	try := t.Shown
-	if try == nil {
-		try = t.Accept
+// repeat tries until as many tries in a row as the check wants have succeeded, or failed, or ctx ends. The reason is that of
+// the last try that ended by itself.
+func (t Target) repeat(ctx context.Context, c Check) error {
+	a, err := t.attempt(c)
+	if err != nil {
+		return err
 	}
-	if try == nil {
-		return after(ctx, c, autoDelay)
-	}
-	return t.repeat(ctx, c, 0, "the app has neither accepted a connection nor said READY=1", try)
-}
-
-// repeat tries until a try succeeds or ctx ends. limit bounds one try, 0 does not. The reason is that of the last try
-// that ended by itself, or unknown when none did.
-func (t Target) repeat(ctx context.Context, c Check, limit time.Duration, unknown string, try func(context.Context) error) error {
-	reason := fmt.Errorf("%s: %s", c.Text, unknown)
-	for {
-		err := bounded(ctx, limit, try)
-		if err == nil {
-			return nil
-		}
+	reason := fmt.Errorf("%s: %s", c.Text, a.missing)
+	for good, bad := 0, 0; ; {
+		err := t.once(ctx, c, a.try)
 		var late *Late
 		switch {
+		case err == nil:
+			bad = 0
+			if good++; good >= c.Successes {
+				return nil
+			}
+			reason = fmt.Errorf("%s: held %d of %d times in a row", c.Text, good, c.Successes)
 		case over(ctx) && errors.As(err, &late):
 			return fmt.Errorf("%s: %s", c.Text, late.Text)
 		case over(ctx):
 			return reason
+		default:
+			good, reason = 0, explain(c, err)
+			if bad++; c.Failures > 0 && bad >= c.Failures {
+				return givenUp(reason, bad)
+			}
 		}
-		reason = explain(c, err)
-		if pause(ctx, t.Period) != nil {
+		if pause(ctx, t.period(c)) != nil {
 			return reason
 		}
 	}
 }
 
-// bounded runs one try under a limit of its own, and says so when that limit ended it.
-func bounded(ctx context.Context, limit time.Duration, try func(context.Context) error) error {
-	if limit <= 0 {
-		return try(ctx)
+func givenUp(reason error, tries int) error {
+	if tries == 1 {
+		return &never{reason.Error()}
 	}
-	one, stop := context.WithTimeout(ctx, limit)
-	defer stop()
-	err := try(one)
-	if err != nil && over(one) && !over(ctx) {
-		return &phrase{fmt.Sprintf("did not come to an end within %v", limit)}
-	}
-	return err
-}
-
-// over tells whether ctx is done. A dialer watches the deadline by a clock of its own and may be the first to notice; its
-// "i/o timeout" is then no news about the app.
-func over(ctx context.Context) bool {
-	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
-		<-ctx.Done()
-	}
-	return ctx.Err() != nil
-}
-
-// Late is the error of a try that had all the time there is and says what was still missing.
-type Late struct{ Text string }
-
-func (l *Late) Error() string { return l.Text }
-
-// phrase is an error that goes on where the check's text ends.
-type phrase struct{ text string }
-
-func (p *phrase) Error() string { return p.text }
-
-// explain puts a check and the error of a try together.
-func explain(c Check, err error) error {
-	if errors.As(err, new(*phrase)) {
-		return fmt.Errorf("%s %w", c.Text, err)
-	}
-	return fmt.Errorf("%s: %w", c.Text, err)
-}
-
-// connect is one try of a check with a URL.
-func (t Target) connect(ctx context.Context, c Check) error {
-	conn, err := t.Dial(ctx, "tcp", c.hostPort())
-	if err != nil {
-		return fmt.Errorf("cannot connect: %w", err)
-	}
-	defer conn.Close() // nothing was written that a failing close could lose
-	if c.Kind == TCP {
-		return nil
-	}
-	if err := t.HTTP(ctx, conn, c.URL); err != nil {
-		return &phrase{err.Error()}
-	}
-	return nil
-}
-
-func waitFor(ctx context.Context, done <-chan struct{}, c Check, missing string) error {
-	select {
-	case <-done:
-		return nil
-	default:
-	}
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("%s: %s", c.Text, missing)
-	}
-}
-
-func after(ctx context.Context, c Check, d time.Duration) error {
-	if pause(ctx, d) != nil {
-		return fmt.Errorf("%s: %v are not over", c.Text, d)
-	}
-	return nil
-}
-
-// pause waits for d or the end of ctx.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return &never{fmt.Sprintf("%v, %d times in a row", reason, tries)}
 }

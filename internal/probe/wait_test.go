@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -55,9 +54,9 @@ func TestWait(t *testing.T) {
 	accepted := func(d time.Duration) func(context.Context) error {
 		return func(ctx context.Context) error { return pause(ctx, d) }
 	}
-	answers := func(d time.Duration, last string) func(context.Context, net.Conn, *url.URL) error {
+	answers := func(d time.Duration, last string) func(context.Context, net.Conn, Request) error {
 		began := time.Time{}
-		return func(context.Context, net.Conn, *url.URL) error {
+		return func(context.Context, net.Conn, Request) error {
 			if began.IsZero() {
 				began = time.Now()
 			}
@@ -93,15 +92,15 @@ func TestWait(t *testing.T) {
 		{"delay too long", "delay:1m", Target{}, 30 * time.Second, "delay:1m: 1m0s are not over"},
 		{"tcp", "tcp://h:1", Target{Dial: p.dial}, 0, ""},
 		{"tcp impossible", "tcp://h:1", Target{}, 0, "tcp://h:1: there is no way to reach the app"},
-		{"http", "http://h/x", Target{Dial: p.dial, HTTP: answers(time.Second, "answered 503")}, time.Second, ""},
-		{"http 503", "http://h/x", Target{Dial: p.dial, HTTP: answers(-1, "answered 503")}, 30 * time.Second, "http://h/x answered 503"},
+		{"http", "http://h/x", Target{Dial: p.dial, Ask: answers(time.Second, "answered 503")}, time.Second, ""},
+		{"http 503", "http://h/x", Target{Dial: p.dial, Ask: answers(-1, "answered 503")}, 30 * time.Second, "http://h/x answered 503"},
 		{"exec impossible", "exec:x", Target{}, 0, "exec:x: there is no way to run a command"},
 		{"exec", "exec:x", Target{Exec: func(context.Context, []string) error { return nil }}, 0, ""},
 		{"exec fails", "exec:x", Target{Exec: func(context.Context, []string) error { return errors.New("exited with code 3") }},
 			30 * time.Second, "exec:x: exited with code 3"},
 		{"all at once", "delay:2s,accept,notify", Target{Accept: accepted(3 * time.Second), Notified: closed}, 3 * time.Second, ""},
 		{"two of three", "notify,delay:2s,http://h/x",
-			Target{Notified: never, Dial: p.dial, HTTP: answers(-1, "answered 500")}, 30 * time.Second,
+			Target{Notified: never, Dial: p.dial, Ask: answers(-1, "answered 500")}, 30 * time.Second,
 			"notify: the app has not said READY=1; http://h/x answered 500"},
 		{"nonsense", "-", Target{}, 0, "-: unknown kind of check"},
 	}
@@ -201,9 +200,16 @@ func TestRealSockets(t *testing.T) {
 	must(t, l.Close())
 	var d net.Dialer
 	target := Target{Dial: d.DialContext, Period: 5 * time.Millisecond}
-	ctx, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer stop()
-	err = Wait(ctx, checks(t, "tcp://"+address), target)
+	ctx, stop := context.WithCancelCause(t.Context())
+	defer stop(nil)
+	impatient, tries := target, 0
+	impatient.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if tries++; tries == 3 { // the time is over when two tries have come to their end, however long they took
+			stop(context.DeadlineExceeded)
+		}
+		return d.DialContext(ctx, network, address)
+	}
+	err = Wait(ctx, checks(t, "tcp://"+address), impatient)
 	if err == nil || !strings.Contains(err.Error(), "connection refused") || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error %v", err)
 	}

@@ -98,7 +98,7 @@ func (r *rigged) leavesNothing(n int) {
 	settled(r.t, r.Supervisor, still)
 	g0, d0 := footprint(r.t)
 	swaps(n)
-	const spare = 2 // an address may have spare slots
+	const spare = 4 // an address may have spare slots
 	settled(r.t, r.Supervisor, func() bool { g, d := footprint(r.t); return g <= g0 && d <= d0+spare })
 	g1, d1 := footprint(r.t)
 	r.t.Logf("%d swaps: %d -> %d goroutines, %d -> %d descriptors", n, g0, g1, d0, d1)
@@ -122,6 +122,9 @@ func TestRealSwapsLeaveNothing(t *testing.T) {
 const bindingRole = "swap-test:binds"
 
 func TestMain(m *testing.M) {
+	if code, ok := checkRole(); ok {
+		syscall.Exit(code) // os.Exit would wait for a second for the race detector
+	}
 	if len(os.Args) != 3 || os.Args[1] != bindingRole {
 		os.Exit(m.Run())
 	}
@@ -154,4 +157,10 @@ func TestWatchedSwapsLeaveNothing(t *testing.T) {
 	runReal(t, sockets, "auto", &App{Interception: MustIntercept, Logf: t.Logf}, Options{
 		Command: []string{os.Args[0], bindingRole, address}, DrainQuiet: time.Minute, StopSignal: syscall.SIGKILL,
 	}).leavesNothing(50)
+}
+
+func TestAdoptNeedsAStore(t *testing.T) {
+	if p, _, err := new(App).Adopt(t.Context(), []string{"/app/server"}, &Upload{}); err == nil || p != nil {
+		t.Errorf("%v, %v", p, err)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"reflect"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/hotswap-init/entrypoint/handoff"
+	"github.com/hotswap-init/entrypoint/internal/probe"
 	"github.com/hotswap-init/entrypoint/reaper"
 )
 
@@ -98,6 +100,9 @@ type behaviour struct {
 	check  error
 	start  error
 	steer  error
+	split  error
+	smoke  func(ctx context.Context) error
+	health chan probe.Health
 	ready  error                                    // readiness is refused with it
 	never  bool                                     // readiness is never shown
 	slow   time.Duration                            // until ready
@@ -105,7 +110,9 @@ type behaviour struct {
 	exits  *reaper.Status                           // at once, before ready
 	handle func(p *fakeProcess, sig syscall.Signal) // polite if nil
 	load   func() handoff.Load                      // quiet if nil
+	shows  func(ctx context.Context) error          // readiness, if not nil: slow, never and ready say nothing then
 	output string
+	tail   time.Duration // until that is read
 }
 
 type fakeTraffic struct {
@@ -124,12 +131,20 @@ func (f *fakeTraffic) Release() { f.released++ }
 type fakeProgram struct {
 	w       *world
 	command []string
+	bytes   string // what it hashes to
+	upload  bool
+	changed time.Time // its file
+	lost    error     // why it cannot be started any more
 	closed  bool
 }
 
 func (p *fakeProgram) Command() []string                    { return p.command }
 func (p *fakeProgram) Path() string                         { return p.command[0] }
-func (p *fakeProgram) Hash(context.Context) (string, error) { return "feed", nil }
+func (p *fakeProgram) Hash(context.Context) (string, error) { return p.bytes, nil }
+func (p *fakeProgram) Facts() Artifact {
+	return Artifact{Exec: "memfd", Memory: 10, Changed: p.changed}
+}
+func (p *fakeProgram) Intact() error { return p.lost }
 func (p *fakeProgram) Close() error {
 	if p.closed {
 		p.w.t.Error("a program was closed twice")
@@ -143,19 +158,31 @@ type world struct {
 	t *testing.T
 
 	mu       sync.Mutex
+	bytes    string // of the file
+	changed  time.Time
 	next     []behaviour
 	current  behaviour
 	procs    map[int]*fakeProcess
 	traffic  map[int]*fakeTraffic
 	programs []*fakeProgram
 	steered  []int
+	refuse   func(gen int) error // why a generation cannot be steered to; nil: it can
+	shares   []string
 	checked  [][]string
 	closed   int
 	messages map[int]chan handoff.Message
+	// Of workers other than the first, and of first ones that were started again.
+	crew   map[handoff.Seat]*fakeProcess
+	begun  int
+	more   []*fakeTraffic
+	spread [][]handoff.Seat // each time that the traffic was divided, and who had it
+	on     func(handoff.Seat) *behaviour
+	rig    *rig
 }
 
 func newWorld(t *testing.T, b ...behaviour) *world {
-	return &world{t: t, next: b, procs: map[int]*fakeProcess{}, traffic: map[int]*fakeTraffic{}, messages: map[int]chan handoff.Message{}}
+	return &world{t: t, bytes: "one", next: b, procs: map[int]*fakeProcess{}, traffic: map[int]*fakeTraffic{}, messages: map[int]chan handoff.Message{},
+		crew: map[handoff.Seat]*fakeProcess{}}
 }
 
 func (w *world) take() behaviour {
@@ -174,14 +201,39 @@ func (w *world) Check(_ context.Context, command []string) (Program, error) {
 	if len(w.next) > 0 && w.next[0].check != nil {
 		return nil, w.take().check
 	}
-	p := &fakeProgram{w: w, command: slices.Clone(command)}
+	p := &fakeProgram{w: w, command: slices.Clone(command), bytes: w.bytes, changed: w.changed}
 	w.programs = append(w.programs, p)
 	return p, nil
 }
 
-func (w *world) Start(ctx context.Context, gen int, p Program) (*Instance, error) {
+func (w *world) Adopt(_ context.Context, command []string, u *Upload) (Program, string, error) {
+	b, err := io.ReadAll(u.File)
+	if err != nil {
+		return nil, "", err
+	}
 	w.mu.Lock()
-	b := w.take()
+	defer w.mu.Unlock()
+	p := &fakeProgram{w: w, command: slices.Clone(command), bytes: string(b), upload: true}
+	w.programs = append(w.programs, p)
+	return p, "/real" + command[0], nil
+}
+
+// write changes the bytes of the app's file.
+func (w *world) write(bytes string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.bytes = bytes
+}
+
+func (w *world) Start(ctx context.Context, at handoff.Seat, p Program) (*Instance, error) {
+	gen := at.Generation
+	w.mu.Lock()
+	b := behaviour{}
+	if given := w.given(at); given != nil {
+		b = *given
+	} else if at.Worker == 0 {
+		b = w.take()
+	}
 	w.current = b
 	w.mu.Unlock()
 	if p.(*fakeProgram).closed {
@@ -193,14 +245,20 @@ func (w *world) Start(ctx context.Context, gen int, p Program) (*Instance, error
 	if b.start != nil {
 		return nil, b.start
 	}
-	proc := &fakeProcess{pid: 100 + gen, done: make(chan struct{}), handle: b.handle}
+	proc := &fakeProcess{pid: 100 + gen + 1000*at.Worker, done: make(chan struct{}), handle: b.handle}
 	if proc.handle == nil {
 		proc.handle = polite
 	}
 	tr := &fakeTraffic{load: b.load}
 	msgs := make(chan handoff.Message)
 	w.mu.Lock()
-	w.procs[gen], w.traffic[gen], w.messages[gen] = proc, tr, msgs
+	w.begun++
+	w.crew[at] = proc
+	if at.Worker == 0 && w.procs[gen] == nil {
+		w.procs[gen], w.traffic[gen], w.messages[gen] = proc, tr, msgs
+	} else {
+		w.more = append(w.more, tr)
+	}
 	w.mu.Unlock()
 	if b.exits != nil {
 		proc.exit(*b.exits)
@@ -208,7 +266,9 @@ func (w *world) Start(ctx context.Context, gen int, p Program) (*Instance, error
 	return &Instance{
 		Process: proc, Traffic: tr, Messages: msgs,
 		Ready:  func(ctx context.Context) error { return b.await(ctx) },
-		Output: func() string { return b.output },
+		Smoke:  b.smoke,
+		Health: b.watch(),
+		Output: func() string { time.Sleep(b.tail); return b.output },
 		Close: func() {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -218,7 +278,27 @@ func (w *world) Start(ctx context.Context, gen int, p Program) (*Instance, error
 	}, nil
 }
 
+// watch reports what the test sends.
+func (b behaviour) watch() func(context.Context, func(probe.Health)) {
+	if b.health == nil {
+		return nil
+	}
+	return func(ctx context.Context, report func(probe.Health)) {
+		for {
+			select {
+			case h := <-b.health:
+				report(h)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
 func (b behaviour) await(ctx context.Context) error {
+	if b.shows != nil {
+		return b.shows(ctx)
+	}
 	if b.never || b.exits != nil {
 		<-ctx.Done()
 		return errors.New("nobody accepted")
@@ -237,7 +317,68 @@ func (w *world) Steer(gen int) error {
 	if w.current.steer != nil {
 		return w.current.steer
 	}
+	if w.refuse != nil {
+		if err := w.refuse(gen); err != nil {
+			return err
+		}
+	}
 	w.steered = append(w.steered, gen)
+	var all []handoff.Seat
+	for at, p := range w.crew {
+		if at.Generation == gen && p.GroupAlive() { // who is gone has no slot any more
+			all = append(all, at)
+		}
+	}
+	w.spread = append(w.spread, all)
+	return nil
+}
+
+func (w *world) Spread(active int, workers []handoff.Seat) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.refuse != nil {
+		if err := w.refuse(-1); err != nil {
+			return err
+		}
+	}
+	w.spread = append(w.spread, slices.Clone(workers))
+	return nil
+}
+
+// given is what a test says of one worker. The world is locked.
+func (w *world) given(at handoff.Seat) *behaviour {
+	if w.on == nil {
+		return nil
+	}
+	return w.on(at)
+}
+
+// acts makes workers do from now on what on says.
+func (w *world) acts(on func(at handoff.Seat) *behaviour) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.on = on
+}
+
+// refuses makes switches to a generation fail as long as now says so.
+func (w *world) refuses(gen int, now func() bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refuse = func(to int) error {
+		if to == gen && now() {
+			return errors.New("no memory")
+		}
+		return nil
+	}
+}
+
+func (w *world) Split(active, candidate int, share handoff.Share) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.current.split != nil {
+		return w.current.split
+	}
+	w.shares = append(w.shares, fmt.Sprintf("%d/%d %s", active, candidate, share))
 	return nil
 }
 
@@ -289,7 +430,7 @@ func defaults(w *world) Options {
 		Command: []string{"/app"}, Launcher: w, StartTimeout: time.Minute, DrainQuiet: 5 * time.Second,
 		DrainTimeout: 30 * time.Second, StopSignal: syscall.SIGTERM, MaxDraining: 2, ShutdownTimeout: 8 * time.Second,
 		Group: true, RestartDelay: 100 * time.Millisecond, RestartMaxDelay: 30 * time.Second,
-		StartLimitBurst: 5, StartLimitInterval: time.Minute,
+		StartLimitBurst: 5, StartLimitInterval: time.Minute, Keep: 2,
 	}
 }
 
@@ -303,6 +444,7 @@ func inBubble(t *testing.T, w *world, change func(*Options), f func(r *rig)) {
 			change(&o)
 		}
 		r := &rig{Supervisor: New(o), t: t, w: w, ended: make(chan Ending, 1)}
+		w.rig = r
 		go func() { r.ended <- r.Run(context.Background()) }()
 		synctest.Wait()
 		f(r)
@@ -317,13 +459,18 @@ func inBubble(t *testing.T, w *world, change func(*Options), f func(r *rig)) {
 func (w *world) accounted() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	for _, tr := range w.more {
+		if tr.released != 1 {
+			w.t.Errorf("the slots of a worker were released %d times", tr.released)
+		}
+	}
 	for n, tr := range w.traffic {
 		if tr.released != 1 {
 			w.t.Errorf("the slots of generation %d were released %d times", n, tr.released)
 		}
 	}
-	if w.closed != len(w.procs) {
-		w.t.Errorf("%d instances, %d closed", len(w.procs), w.closed)
+	if w.closed != w.begun {
+		w.t.Errorf("%d instances, %d closed", w.begun, w.closed)
 	}
 	for i, p := range w.programs {
 		if !p.closed {

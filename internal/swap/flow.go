@@ -6,12 +6,19 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/hotswap-init/entrypoint/handoff"
 )
+
+// maxPhases is more than a swap has: a roll has three for each worker and as many on the way back.
+const maxPhases = 32 + 8*handoff.MaxWorkers
 
 // waiter is a caller that wants to see a swap and its end.
 type waiter struct {
 	progress chan Progress // more room than a swap has phases
 	result   chan Result   // room for the one result
+	drained  bool          // the answer is to wait for the end of what was replaced
+	decided  Result        // the answer while that is waited for
 }
 
 func (w *waiter) finish(r Result) { w.result <- r }
@@ -20,8 +27,9 @@ func (w *waiter) finish(r Result) { w.result <- r }
 // ends first the answer is CodeTimeout and the swap goes on. progress, if not nil, is called in order on the caller's
 // goroutine.
 func (s *Supervisor) Swap(ctx context.Context, r Request, progress func(Progress)) Result {
-	w := &waiter{progress: make(chan Progress, 32), result: make(chan Result, 1)}
+	w := &waiter{progress: make(chan Progress, maxPhases), result: make(chan Result, 1), drained: r.Drained}
 	if err := s.ask(ctx, func() { s.begin(r, w) }); err != nil {
+		r.Upload.close()
 		if errors.Is(err, ErrEnded) {
 			return Result{Code: CodeNoInit, Text: err.Error()}
 		}
@@ -50,11 +58,17 @@ func tell(f func(Progress), p Progress) {
 
 // Trigger asks for a swap and waits for nothing: from a signal or a watch.
 func (s *Supervisor) Trigger(r Request) {
-	s.post(func() { s.begin(r, nil) })
+	if !s.post(func() { s.begin(r, nil) }) {
+		r.Upload.close()
+	}
 }
 
 // begin starts a swap, remembers the request, or answers at once.
 func (s *Supervisor) begin(r Request, w *waiter) {
+	if s.st.Mode == modeStopping || s.st.Swap != nil || len(s.st.Command) == 0 {
+		r.Upload.close() // whatever the answer, it is not run
+		r.Upload = nil
+	}
 	switch {
 	case s.st.Mode == modeStopping:
 		answer(w, Result{Code: CodeRejected, Phase: "stop", Text: "the container is ending"})
@@ -64,6 +78,10 @@ func (s *Supervisor) begin(r Request, w *waiter) {
 		answer(w, Result{Code: CodeBusy, Generation: s.st.Candidate, Text: s.busyText()})
 	case r.Kind == Run && len(r.Command) == 0:
 		answer(w, Result{Code: CodeUsage, Text: "no command to run was given"})
+	case r.Kind == Scale && (r.Workers < 1 || r.Workers > handoff.MaxWorkers):
+		answer(w, Result{Code: CodeUsage, Text: fmt.Sprintf("cannot scale to %d workers: a generation has 1 to %d", r.Workers, handoff.MaxWorkers)})
+	case r.Kind == Scale && s.st.Active == 0:
+		answer(w, Result{Code: CodeRejected, Text: "cannot scale: no generation is active"})
 	case r.Kind != Run && len(s.st.Command) == 0:
 		answer(w, Result{Code: CodeUsage, Text: "there is no command yet: give one with `entrypoint run -- CMD`"})
 	default:
@@ -79,13 +97,17 @@ func answer(w *waiter, r Result) {
 
 func (s *Supervisor) busyText() string {
 	sw := s.st.Swap
-	return fmt.Sprintf("another swap is under way (%s, %s ago, phase %s)", sw.Request.Cause, since(sw.At), sw.Phase)
+	return fmt.Sprintf("another swap is under way (%s, %s ago, phase %s); `entrypoint abort` cancels it", sw.Request.Cause, since(sw.At), sw.Phase)
 }
 
 // remember keeps one request for after this swap: the newest words, all the callers.
 func (s *Supervisor) remember(r Request, w *waiter) {
-	if old := s.st.Remembered; old != nil && old.Kind == Run && r.Kind != Run {
-		r = *old // a command line that was asked for is not lost to a later plain reload
+	if old := s.st.Remembered; old != nil {
+		if old.Kind == Run && r.Kind != Run {
+			r = *old // a command line that was asked for is not lost to a later plain reload
+		}
+		r.Changed = r.Changed && old.Changed // somebody wants it in any case
+		r.Force = r.Force || old.Force
 	}
 	s.st.Remembered = &r
 	if w != nil {
@@ -100,58 +122,129 @@ func (s *Supervisor) open(r Request, w *waiter, crash bool) {
 		s.backoff.Stop()
 		s.backoff = nil
 	}
-	s.st.Swap = &swapping{Request: r, At: time.Now(), From: s.st.Active, Phase: "check", Crash: crash, Sequential: s.mode().Sequential}
+	s.st.Swap = &swapping{Request: r, At: time.Now(), From: s.st.Active, Crash: crash, Sequential: s.mode().Sequential}
+	s.st.Swap.enter("check")
+	if r.Kind == Restart && !crash {
+		add(&s.st.Counters.Restarts, "command")
+	}
+	if s.rolls(r.Kind, crash) {
+		s.st.Swap.Roll = &rolling{}
+	}
 	if w != nil {
 		s.waiters = append(s.waiters, w)
 	}
 	s.setMode(modeIdle, r.Cause)
 	s.changed()
-	if r.Kind == Restart && s.prog != nil {
+	switch {
+	case r.Kind == Scale:
+		s.scale()
+	case (r.Kind == Restart || r.Kind == Replace) && s.prog != nil:
 		s.checked(s.prog, nil)
-		return
+	case r.Kind == Rollback:
+		s.choose()
+	default:
+		s.inspect()
 	}
-	command := s.st.Command
-	if r.Kind == Run {
-		command = slices.Clone(r.Command)
-	}
+}
+
+// inspection is what a look at the bytes of a swap found.
+type inspection struct {
+	program Program
+	path    string // of an upload: the app's own file
+	sum     string // SHA-256, where it was asked for
+	err     error
+}
+
+// inspect looks at the bytes without touching anything that runs, on a goroutine.
+func (s *Supervisor) inspect() {
 	sw := s.st.Swap
+	command, upload := s.st.Command, sw.Request.Upload
+	if sw.Request.Kind == Run {
+		command = slices.Clone(sw.Request.Command)
+	}
+	sw.Request.Upload = nil
+	hash := sw.Request.Changed || s.st.Barred != ""
 	s.spawn(func() {
-		p, err := s.opt.Launcher.Check(s.ctx, command)
-		if !s.post(func() { s.checkedFor(sw, p, err) }) && p != nil {
-			p.Close()
+		var i inspection
+		if upload != nil {
+			i.program, i.path, i.err = s.opt.Launcher.Adopt(s.ctx, command, upload)
+			upload.close()
+		} else {
+			i.program, i.err = s.opt.Launcher.Check(s.ctx, command)
+		}
+		if i.err == nil && hash {
+			i.sum, _ = i.program.Hash(s.ctx) // what cannot be read is compared with nothing
+		}
+		if !s.post(func() { s.inspected(sw, i) }) && i.program != nil {
+			i.program.Close()
 		}
 	})
 }
 
-// checkedFor drops the result of a check that nobody waits for any more.
-func (s *Supervisor) checkedFor(sw *swapping, p Program, err error) {
+// inspected drops the result of an inspection that nobody waits for any more.
+func (s *Supervisor) inspected(sw *swapping, i inspection) {
 	if s.st.Swap != sw {
-		if p != nil {
-			p.Close()
+		if i.program != nil {
+			i.program.Close()
 		}
 		s.checkEnd()
 		return
 	}
-	var h *program
-	if p != nil {
-		h = &program{Program: p}
+	if i.err != nil {
+		if reason, yes := verifyReason(i.err); yes {
+			add(&s.st.Counters.VerifyFailures, reason)
+		}
+		s.checked(nil, i.err)
+		return
 	}
-	s.checked(h, err)
+	p := s.hold(&program{Program: i.program, sum: i.sum})
+	defer s.drop(p)
+	switch why, barred := s.barred(sw, p); {
+	case barred:
+		s.checked(nil, why)
+	case sw.Request.Changed && p.sum != "" && s.st.Active != 0 && s.prog != nil && s.prog.sum == p.sum:
+		s.unchanged("the bytes are those that run", "runs these bytes")
+	case sw.Request.Changed && s.overtaken(p):
+		s.unchanged("the file was written before the upload that runs", "runs an upload that is newer than the file")
+	default:
+		sw.Path = i.path
+		s.checked(p, nil)
+	}
+}
+
+// unchanged ends a swap that would have replaced bytes by the same, or by older ones: it leaves no record.
+func (s *Supervisor) unchanged(why, does string) {
+	sw := s.st.Swap
+	s.log.Info("nothing to swap", "cause", sw.Request.Cause, "why", why)
+	s.answerAll(Result{
+		Code: CodeDone, Generation: s.st.Active, Phase: "check", ElapsedMS: time.Since(sw.At).Milliseconds(),
+		Text: fmt.Sprintf("nothing to do: generation %d %s", s.st.Active, does),
+	})
 }
 
 func (s *Supervisor) checked(p *program, err error) {
-	sw := s.st.Swap
 	if err != nil {
 		s.refuse(Result{Code: CodeRejected, Phase: "check", Text: err.Error()}, Ending{Code: exitCode(err)})
 		return
 	}
 	s.next = s.hold(p)
 	s.phase("check", 0, "checked", p.Path()+" can be started")
+	s.prepare(p)
+}
+
+// commence starts the candidate, or stops first what it replaces.
+func (s *Supervisor) commence() {
+	sw := s.st.Swap
+	if sw.Roll != nil && s.st.Active != 0 {
+		s.beginRoll()
+		return
+	}
+	sw.Roll = nil // who was to make room has gone meanwhile
 	if !sw.Sequential && (sw.Request.Kind != Restart || sw.Crash) {
 		s.launch()
 		return
 	}
-	sw.Phase = "stop"
+	sw.enter("stop")
 	if s.st.Active != 0 {
 		s.phase("stop", s.st.Active, "stopping", fmt.Sprintf("stopping generation %d first", s.st.Active))
 		s.fire(s.st.Active, EvStop, "a new generation takes its place")
@@ -188,98 +281,17 @@ func (s *Supervisor) running() bool {
 // launch starts the candidate.
 func (s *Supervisor) launch() {
 	p := s.next
-	g := s.addGeneration(p.Command(), p.Path())
+	g := s.addGeneration(p)
 	ctx, cancel := context.WithCancel(s.ctx)
-	s.live[g.Number] = &live{ctx: ctx, cancel: cancel, prog: s.hold(p), unsent: s.pending}
+	s.live[g.Number] = &live{ctx: ctx, cancel: cancel, prog: s.hold(p)}
+	s.st.Candidate, s.st.Swap.To = g.Number, g.Number
+	s.st.Swap.enter("start")
+	first := 0
+	if r := s.roll(); r != nil {
+		first = r.At
+	}
+	s.startWorker(g, first, false).unsent = s.pending
 	s.pending = nil
-	s.st.Candidate, s.st.Swap.To, s.st.Swap.Phase = g.Number, g.Number, "start"
-	s.spawn(func() {
-		i, err := s.opt.Launcher.Start(ctx, g.Number, p.Program)
-		if !s.post(func() { s.started(g.Number, i, err) }) && i != nil {
-			s.retire(i)
-		}
-	})
-}
-
-// started is told once for each launch.
-func (s *Supervisor) started(n int, i *Instance, err error) {
-	g, l := s.gen(n), s.live[n]
-	if err != nil {
-		g.Ending, g.Exit = &Ending{Code: exitCode(err)}, "not started"
-		s.fire(n, EvExited, err.Error())
-		s.fire(n, EvGone, "")
-		return
-	}
-	l.inst, g.PID = i, i.Process.PID()
-	s.attend(n, l)
-	for _, sig := range l.unsent {
-		s.logSignal(g, sig, s.send(i.Process, sig))
-	}
-	switch g.State {
-	case Starting:
-		s.phase("ready", n, "started", fmt.Sprintf("generation %d is pid %d", n, g.PID))
-		s.awaitReady(g, l)
-	case Killed:
-		s.kill(g)
-		s.arm(g)
-	default: // it was stopped or refused before it had a process
-		s.signalEnd(g)
-		s.arm(g)
-	}
-}
-
-// attend starts what listens to a generation: its end, its messages, its hash.
-func (s *Supervisor) attend(n int, l *live) {
-	i := l.inst
-	s.spawn(func() {
-		<-i.Process.Done()
-		out := ""
-		if i.Output != nil {
-			out = i.Output()
-		}
-		e := endingOf(i.Process.Status())
-		s.post(func() { s.exited(n, e, out) })
-	})
-	if i.Messages != nil {
-		s.spawn(func() {
-			for m := range i.Messages {
-				s.post(func() { s.said(n, m) })
-			}
-		})
-	}
-}
-
-func (s *Supervisor) awaitReady(g *record, l *live) {
-	n, patience := g.Number, s.opt.StartTimeout
-	ctx, cancel := context.WithCancelCause(l.ctx)
-	l.notReady = cancel
-	if patience > 0 {
-		l.start = time.AfterFunc(patience, func() { cancel(context.DeadlineExceeded) })
-	}
-	s.spawn(func() {
-		err := l.inst.Ready(ctx)
-		late := errors.Is(context.Cause(ctx), context.DeadlineExceeded)
-		s.post(func() { s.readiness(n, err, late) })
-	})
-}
-
-func (s *Supervisor) readiness(n int, err error, late bool) {
-	g, l := s.gen(n), s.live[n]
-	if l == nil {
-		return
-	}
-	if l.start != nil {
-		l.start.Stop()
-	}
-	switch {
-	case err == nil:
-		s.fire(n, EvReady, "")
-		s.learnHash(n, l)
-	case late:
-		s.fire(n, EvNotReady, fmt.Sprintf("not ready after %s: %v", since(g.StartedAt), err))
-	default:
-		s.fire(n, EvNotReady, err.Error())
-	}
 }
 
 // learnHash reads the bytes of the program once, off the path of everything. A program that is closed meanwhile gives an
@@ -287,11 +299,9 @@ func (s *Supervisor) readiness(n int, err error, late bool) {
 func (s *Supervisor) learnHash(n int, l *live) {
 	s.spawn(func() {
 		sum, err := l.prog.Hash(l.ctx)
-		s.post(func() {
-			if g := s.gen(n); g != nil && err == nil {
-				g.SHA256 = sum
-			}
-		})
+		if err == nil {
+			s.post(func() { s.hashed(n, l.prog, sum) })
+		}
 	})
 }
 
@@ -300,13 +310,18 @@ func (s *Supervisor) phase(phase string, gen int, name, text string) {
 	if s.st.Swap == nil {
 		return
 	}
-	s.st.Swap.Phase = phase
+	s.st.Swap.enter(phase)
+	s.news.publish(News{Kind: NewsPhase, Generation: gen, Phase: name, Text: text})
 	p := Progress{Time: time.Now(), Generation: gen, Phase: name, Text: text}
 	for _, w := range s.waiters {
-		select {
-		case w.progress <- p:
-		default: // a swap has fewer phases than there is room
-		}
+		s.report(w, p)
+	}
+}
+
+func (s *Supervisor) report(w *waiter, p Progress) {
+	select {
+	case w.progress <- p:
+	default: // a swap has fewer phases than there is room
 	}
 }
 
@@ -315,7 +330,10 @@ func (s *Supervisor) activated(g *record) {
 	prev := s.st.Active
 	recalled := s.st.Candidate != g.Number
 	s.st.Active, s.st.Served = g.Number, g.Number
-	s.keep(s.live[g.Number].prog)
+	s.keep(s.live[g.Number].prog, g.Number, recalled)
+	s.endCount(&s.live[g.Number].counting)
+	g.Load = nil
+	s.watchHealth(g)
 	if prev != 0 && prev != g.Number {
 		s.fire(prev, EvSuperseded, fmt.Sprintf("generation %d is active", g.Number))
 	}
@@ -327,12 +345,13 @@ func (s *Supervisor) activated(g *record) {
 	s.st.Candidate = 0
 	s.st.Command = slices.Clone(g.Command)
 	s.promoted(g, prev)
+	s.tend()
 }
 
 func (s *Supervisor) promoted(g *record, prev int) {
 	sw := s.st.Swap
 	s.phase("promote", g.Number, "promoted", "new connections go to it")
-	if sw.Request.Kind == Run && s.opt.Commanded != nil {
+	if (sw.Request.Kind == Run || sw.Request.Kind == Rollback) && s.opt.Commanded != nil {
 		command := slices.Clone(g.Command)
 		s.spawn(func() { s.opt.Commanded(command) })
 	}
@@ -343,10 +362,16 @@ func (s *Supervisor) promoted(g *record, prev int) {
 		return
 	}
 	text := fmt.Sprintf("generation %d is active (pid %d, ready after %s)", g.Number, g.PID, g.ReadyAt.Sub(g.StartedAt).Round(time.Millisecond))
+	if n := s.st.Workers; n > 1 {
+		text = fmt.Sprintf("generation %d is active (%s, after %s)", g.Number, workersText(n), since(g.StartedAt))
+	}
 	if prev != 0 {
 		text += fmt.Sprintf("; generation %d drains", prev)
 	}
-	s.finish(Result{Code: CodeDone, Generation: g.Number, Text: text})
+	o := about(PostPromote, g)
+	o.Previous, o.Cause, o.Result = prev, sw.Request.Cause, text
+	s.tellHooks(o)
+	s.finish(Result{Code: CodeDone, Generation: g.Number, Text: text, Path: sw.Path})
 }
 
 // limitDraining ends the oldest of too many draining generations: one that waited for its connections gets its stop signal
@@ -370,94 +395,6 @@ func (s *Supervisor) limitDraining() {
 			s.fire(g.Number, EvKill, "too many generations drain")
 		}
 	}
-}
-
-// rejected is told of a candidate that is refused, before it is ended.
-func (s *Supervisor) rejected(g *record, why string) {
-	g.Refused, g.Reason = true, why
-	sw := s.st.Swap
-	s.st.Candidate = 0
-	if sw == nil {
-		return
-	}
-	e := Ending{Code: 1}
-	if g.Ending != nil {
-		e = *g.Ending
-	}
-	if s.st.Active == 0 && s.st.Served == 0 {
-		s.st.Served = g.Number
-	}
-	r := Result{Code: CodeRejected, Generation: g.Number, Phase: sw.Phase, Text: fmt.Sprintf("generation %d was refused: %s", g.Number, why), Output: g.Output}
-	if sw.Request.Cause == causeStart && g.Ending != nil {
-		r.Text = fmt.Sprintf("generation %d ended: %s", g.Number, why)
-	}
-	if s.fallback(r) {
-		return
-	}
-	s.refuse(r, e)
-}
-
-// fallback puts back what a sequential swap had stopped.
-func (s *Supervisor) fallback(r Result) bool {
-	sw := s.st.Swap
-	if sw.From == 0 || sw.Fallback || sw.Crash || s.prog == nil || !sw.Sequential || sw.Request.Kind == Restart || s.st.Mode == modeStopping {
-		return false
-	}
-	s.drop(s.next)
-	s.next = s.hold(s.prog)
-	sw.Fallback, sw.First, sw.Phase = true, &r, "stop"
-	s.log.Warn("rejected, starting what ran before", "gen", r.Generation, "why", r.Text)
-	return true // release of the refused one proceeds
-}
-
-// refuse ends a swap without success and lets the policy decide where nothing serves.
-func (s *Supervisor) refuse(r Result, e Ending) {
-	sw := s.st.Swap
-	switch {
-	case sw.Fallback:
-		first := *sw.First
-		first.Text += "; and what ran before did not start again: " + r.Text
-		r = first
-	case s.st.Active != 0:
-		r.Text += fmt.Sprintf("; generation %d serves on", s.st.Active)
-	}
-	s.finish(r)
-	if s.st.Active == 0 && s.st.Swap == nil && s.st.Mode != modeStopping {
-		s.resume(e)
-	}
-}
-
-// finish ends the swap under way: one record, one line, one answer to everybody; then the remembered one begins.
-func (s *Supervisor) finish(r Result) {
-	sw := s.st.Swap
-	took := time.Since(sw.At)
-	r.ElapsedMS = took.Milliseconds()
-	s.st.Swap = nil
-	s.drop(s.next)
-	s.next = nil
-	s.st.LastSwaps = append(s.st.LastSwaps, SwapRecord{
-		At: sw.At, Kind: sw.Request.Kind, Cause: sw.Request.Cause, From: sw.From, To: sw.To,
-		Code: r.Code, Phase: r.Phase, Text: r.Text, ElapsedMS: r.ElapsedMS,
-	})
-	if n := len(s.st.LastSwaps); n > keepSwaps {
-		s.st.LastSwaps = slices.Delete(s.st.LastSwaps, 0, n-keepSwaps)
-	}
-	s.logResult(sw, r, took)
-	for _, w := range s.waiters {
-		w.finish(r)
-	}
-	s.waiters = nil
-	s.changed()
-	s.follow()
-}
-
-func (s *Supervisor) logResult(sw *swapping, r Result, took time.Duration) {
-	args := []any{"cause", sw.Request.Cause, "kind", string(sw.Request.Kind), "from", sw.From, "to", sw.To, "code", r.Code, "elapsed", took.Round(time.Microsecond).String(), "why", r.Text}
-	if g := s.gen(sw.To); r.Code == CodeDone || sw.Request.Cause == causeStart && g != nil && g.Ending != nil && g.Ending.Success() {
-		s.log.Info("swap", args...) // an app that does its work and ends is no failure
-		return
-	}
-	s.log.Error("swap", append(args, "phase", r.Phase)...)
 }
 
 // follow begins the remembered swap.

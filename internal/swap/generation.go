@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"syscall"
 	"time"
 
 	"github.com/hotswap-init/entrypoint/handoff"
@@ -38,10 +37,21 @@ func (s *Supervisor) fire(n int, e Event, why string) {
 	if to != from {
 		g.State = to
 		g.stamp(to)
+		if to != Canary && to != Baking && to != Active {
+			s.endWatches(s.live[n])
+		}
+		if from == Active {
+			s.endAlone(g)
+		}
+		s.news.publish(News{Kind: NewsGeneration, Generation: n, From: string(from), To: string(to), Text: why})
+		s.count(g, to)
 		s.log.Info("generation", "gen", n, "pid", g.PID, "from", string(from), "to", string(to), "event", e.String(), "why", why)
 	}
 	for _, a := range acts {
 		s.act(g, a, why)
+	}
+	if to == Stopping || to == Failed || to == Killed {
+		s.settle(n) // all of its workers may have ended before, to be started again later: nobody else would say that it is gone
 	}
 }
 
@@ -49,8 +59,14 @@ func (g *record) stamp(to State) {
 	switch to {
 	case Ready:
 		g.ReadyAt = time.Now()
+	case Canary, Baking:
+		if g.TriedAt.IsZero() {
+			g.TriedAt = time.Now()
+		}
 	case Active:
-		g.ActiveAt = time.Now()
+		g.ActiveAt, g.StepEnds, g.DrainingAt = time.Now(), time.Time{}, time.Time{}
+	case Draining:
+		g.DrainingAt = time.Now()
 	case Stopping, Failed:
 		g.SignalledAt = time.Now()
 	case Killed:
@@ -60,10 +76,31 @@ func (g *record) stamp(to State) {
 	}
 }
 
+// count notes how a generation that was replaced went: how long it drained, and what KILL cut.
+func (s *Supervisor) count(g *record, to State) {
+	if g.Refused || g.DrainingAt.IsZero() {
+		return
+	}
+	switch {
+	case to == Killed && g.Load != nil:
+		s.st.Counters.Cut += uint64(max(0, g.Load.Open))
+	case to == Exited:
+		s.st.Counters.spent("drain", g.EndedAt.Sub(g.DrainingAt))
+	}
+}
+
 func (s *Supervisor) act(g *record, a Action, why string) {
 	switch a {
-	case ActPromote:
-		s.promote(g)
+	case ActSmoke:
+		s.smoke(g)
+	case ActAdvance:
+		s.advance(g)
+	case ActStep:
+		s.step(g)
+	case ActBack:
+		s.back(g)
+	case ActUnwell:
+		s.unwell(g, why)
 	case ActActive:
 		s.activated(g)
 	case ActReject:
@@ -83,51 +120,29 @@ func (s *Supervisor) act(g *record, a Action, why string) {
 	}
 }
 
-func (s *Supervisor) promote(g *record) {
-	s.phase("promote", g.Number, "ready", fmt.Sprintf("ready after %s", since(g.StartedAt)))
-	if err := s.opt.Launcher.Steer(g.Number); err != nil {
-		s.fire(g.Number, EvNotSteered, "cannot give it the traffic: "+err.Error())
-		return
-	}
-	s.fire(g.Number, EvPromoted, "")
-}
-
 // signalEnd sends the stop signal. What is left of a group without its main process gets it in any case.
 func (s *Supervisor) signalEnd(g *record) {
-	l := s.live[g.Number]
-	if l == nil || l.inst == nil {
-		return // started() makes up for it
-	}
-	s.stopWaiting(l)
-	if g.Ending != nil {
-		_ = l.inst.Process.SignalGroup(s.opt.StopSignal) // usually there is none left
-		return
-	}
-	s.logSignal(g, s.opt.StopSignal, s.send(l.inst.Process, s.opt.StopSignal))
+	s.eachWorker(g, EvStop, s.signalWorker)
 }
 
 func (s *Supervisor) kill(g *record) {
+	s.eachWorker(g, EvKill, s.killWorker)
+}
+
+// eachWorker does something to the workers that live with their generation, and tells those that are alone.
+func (s *Supervisor) eachWorker(g *record, alone Event, do func(*record, *worker)) {
 	l := s.live[g.Number]
-	if l == nil || l.inst == nil {
+	if l == nil {
 		return
 	}
-	s.stopWaiting(l)
-	s.logSignal(g, syscall.SIGKILL, l.inst.Process.SignalGroup(syscall.SIGKILL))
-}
-
-func (s *Supervisor) logSignal(g *record, sig syscall.Signal, err error) {
-	if err != nil && g.Ending == nil {
-		s.log.Warn("cannot signal", "gen", g.Number, "pid", g.PID, "signal", sig.String(), "err", err)
-	}
-}
-
-// stopWaiting ends the wait for readiness.
-func (s *Supervisor) stopWaiting(l *live) {
-	if l.notReady != nil {
-		l.notReady(errEnding)
-	}
-	if l.start != nil {
-		l.start.Stop()
+	for k, w := range l.crew {
+		switch {
+		case w.over:
+		case g.Crew[k].Alone:
+			s.fireWorker(g.Number, w, alone, "its generation ends")
+		default:
+			do(g, w)
+		}
 	}
 }
 
@@ -143,7 +158,7 @@ func (s *Supervisor) arm(g *record) {
 		l.deadline.Stop()
 	}
 	l.armed++
-	n, d, mine := g.Number, s.patience(g), l.armed
+	n, d, mine := g.Number, s.patience(g.State), l.armed
 	l.deadline = time.AfterFunc(d, func() {
 		s.post(func() {
 			if s.live[n] == l && l.armed == mine {
@@ -153,13 +168,13 @@ func (s *Supervisor) arm(g *record) {
 	})
 }
 
-func (s *Supervisor) patience(g *record) time.Duration {
+func (s *Supervisor) patience(state State) time.Duration {
 	switch {
-	case g.State == Killed:
+	case state == Killed:
 		return killAgain
 	case s.st.Mode == modeStopping && !s.st.StopBy.IsZero():
 		return max(0, time.Until(s.st.StopBy))
-	case g.State == Failed:
+	case state == Failed:
 		return min(s.opt.DrainTimeout, refusedGrace)
 	}
 	return s.opt.DrainTimeout
@@ -173,16 +188,22 @@ func (s *Supervisor) release(g *record) {
 		if l.deadline != nil {
 			l.deadline.Stop()
 		}
-		s.stopWaiting(l)
-		l.cancel()
-		if l.inst != nil {
-			s.retire(l.inst)
+		for _, w := range l.crew {
+			s.stopAgain(w)
 		}
+		s.stopStep(l)
+		l.cancel()
 		s.drop(l.prog)
 	}
 	g.Load = nil
 	if s.st.Active == g.Number {
 		s.st.Active = 0
+	}
+	s.drained(g)
+	if !g.ActiveAt.IsZero() && !g.Died {
+		o := about(Drained, g)
+		o.Result = g.Exit
+		s.tellHooks(o)
 	}
 	s.proceed()
 	s.checkEnd()
@@ -199,83 +220,98 @@ func (s *Supervisor) retire(i *Instance) {
 	}
 }
 
-// exited is told once by the goroutine that waited for the main process.
-func (s *Supervisor) exited(n int, e Ending, output string) {
-	g := s.gen(n)
-	if g == nil {
-		return
-	}
-	g.Ending, g.Exit = &e, e.String()
-	why := e.String()
-	if g.State == Starting || g.State == Ready {
-		why += " before it was ready"
-		g.Output = output
-	}
-	s.fire(n, EvExited, why)
-	s.watchGone(n)
-}
-
-// watchGone reports EvGone when no member of the group is left, at once in the usual case.
-func (s *Supervisor) watchGone(n int) {
-	l := s.live[n]
-	if l == nil || l.gone {
-		return
-	}
-	l.gone = true
-	p := l.inst.Process
-	if !p.GroupAlive() {
-		s.fire(n, EvGone, "")
-		return
-	}
-	s.spawn(func() {
-		for d := goneFirst; p.GroupAlive(); d = min(2*d, goneMost) {
-			select {
-			case <-time.After(d):
-			case <-s.ctx.Done():
-				return
-			}
-		}
-		s.post(func() { s.fire(n, EvGone, "") })
-	})
-}
-
 // watchTraffic reports EvQuiet when the generation's connections are gone or idle, or DRAIN_QUIET has passed, and keeps
 // counting them for status until the generation ends.
 func (s *Supervisor) watchTraffic(g *record) {
 	l := s.live[g.Number]
-	if l == nil || l.inst == nil {
+	if l == nil {
 		return
 	}
 	n := g.Number
-	if l.inst.Traffic == nil || s.opt.DrainQuiet <= 0 {
+	if !s.anyBut(l, nil) { // a roll has taken the last one away
+		s.settle(n)
+		return
+	}
+	var list []Traffic
+	for _, w := range l.crew {
+		if !w.over && w.inst != nil && w.inst.Traffic != nil {
+			list = append(list, w.inst.Traffic)
+		}
+	}
+	if len(list) == 0 || s.opt.DrainQuiet <= 0 {
 		s.fire(n, EvQuiet, "nothing to wait for")
 		return
 	}
-	s.spawn(func() { s.countTraffic(l.ctx, n, l.inst.Traffic) })
+	s.endCount(&l.counting)
+	ctx, cancel := context.WithCancel(l.ctx)
+	l.counting = cancel
+	s.spawn(func() {
+		s.countTraffic(ctx, list, func(c counted) {
+			if ctx.Err() == nil {
+				s.counted(n, c)
+			}
+		})
+	})
 }
 
-func (s *Supervisor) countTraffic(ctx context.Context, n int, t Traffic) {
-	over := time.Now().Add(s.opt.DrainQuiet)
+// endCount ends the count of a drain that does not go on: one that was called back, or drains anew and has its whole time again. After it
+// that count tells nothing any more.
+func (s *Supervisor) endCount(counting *context.CancelFunc) {
+	if *counting != nil {
+		(*counting)()
+		*counting = nil
+	}
+}
+
+// counted is one look at what is left of some traffic; quiet is true once, when it does not matter any more.
+type counted struct {
+	load  handoff.Load
+	quiet bool
+	why   string
+}
+
+// countTraffic looks again and again until ctx ends, and tells each time, on the owner's goroutine.
+func (s *Supervisor) countTraffic(ctx context.Context, list []Traffic, told func(counted)) {
+	patience := time.Duration(0)
+	for _, t := range list {
+		patience = max(patience, s.quietTime(t))
+	}
+	over := time.Now().Add(patience)
 	quiet := false
 	for d := loadFirst; ; d = min(2*d, loadMost) {
 		begin := time.Now()
-		load, err := t.Load()
+		load, err := loadOf(list)
 		took := time.Since(begin)
 		why, now := calm(load, err)
-		if !now && time.Now().After(over) {
-			why, now = fmt.Sprintf("not quiet after %s", s.opt.DrainQuiet), true
+		if !now && !time.Now().Before(over) {
+			why, now = fmt.Sprintf("not quiet after %s%s", patience, unknown(load, err)), true
 		}
 		first := now && !quiet
 		quiet = quiet || now
-		if !s.post(func() { s.counted(n, load, first, why) }) {
+		if !s.post(func() { told(counted{load, first, why}) }) {
 			return
 		}
+		pause := max(d, loadShare*took)
+		if !quiet {
+			pause = min(pause, max(0, time.Until(over))) // DRAIN_QUIET is a promise
+		}
 		select {
-		case <-time.After(max(d, loadShare*took)):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// unknown says why nobody can tell whether it is quiet; "": it can be told.
+func unknown(l handoff.Load, err error) string {
+	switch {
+	case err != nil:
+		return ": its connections cannot be counted: " + err.Error()
+	case !l.Known:
+		return ": its connections cannot be told from those of others"
+	}
+	return ""
 }
 
 // calm tells whether nothing would be cut by a signal now. What cannot be known is not calm.
@@ -289,28 +325,37 @@ func calm(l handoff.Load, err error) (why string, ok bool) {
 	return fmt.Sprintf("%d connections left, all idle", l.Open), true
 }
 
-func (s *Supervisor) counted(n int, load handoff.Load, quiet bool, why string) {
+func (s *Supervisor) counted(n int, c counted) {
 	g := s.gen(n)
 	if g == nil || s.live[n] == nil {
 		return
 	}
-	g.Load = &load
-	if quiet {
-		s.fire(n, EvQuiet, why)
+	g.Load = &c.load
+	if c.quiet {
+		s.fire(n, EvQuiet, c.why)
 	}
 }
 
 // said is a message of the app about itself.
-func (s *Supervisor) said(n int, m handoff.Message) {
+func (s *Supervisor) said(n int, w *worker, m handoff.Message) {
 	g, l := s.gen(n), s.live[n]
-	if g == nil || l == nil {
+	if g == nil || l == nil || l.crew[w.k] != w {
 		return
 	}
 	if m.Status != "" {
 		g.StatusText = m.Status
 	}
-	if m.ExtendTimeout > 0 && g.State == Starting && l.start != nil {
-		l.start.Reset(m.ExtendTimeout)
+	if m.WatchdogTime > 0 {
+		w.watchdog = m.WatchdogTime
+	}
+	if m.Watchdog || m.WatchdogTime > 0 {
+		s.feed(n, w)
+	}
+	if m.WatchdogTrigger {
+		s.unwellWorker(n, w, "it says so itself (WATCHDOG=trigger)")
+	}
+	if m.ExtendTimeout > 0 && g.Crew[w.k].State == Starting && w.start != nil {
+		w.start.Reset(m.ExtendTimeout)
 	}
 }
 

@@ -153,7 +153,7 @@ func (c *child) shown(ctx context.Context, must bool) error {
 	defer both.Wait()
 	defer cancel()
 	configured, own := make(chan error, 1), make(chan error, 1)
-	both.Go(func() { configured <- c.app.Sockets.AcceptedConfigured(ctx, c.gen, c.pids) })
+	both.Go(func() { configured <- c.lease.AcceptedConfigured(ctx, c.pids) })
 	both.Go(func() { own <- c.shownByItself(ctx, true) })
 	select {
 	case err := <-configured:
@@ -203,7 +203,7 @@ func (c *child) shownByItself(ctx context.Context, must bool) error {
 		if err != nil || p.Streams == 0 {
 			return err
 		}
-		if err := c.app.Sockets.AcceptedLearned(ctx, c.gen, c.pids); err != nil {
+		if err := c.lease.AcceptedLearned(ctx, c.pids); err != nil {
 			return err
 		}
 		if now := c.lease.Progress(); now.Streams == p.Streams {

@@ -48,8 +48,16 @@ func TestTableKeepsItsPromises(t *testing.T) {
 			if has(ActActive) != (to == Active && s != Active) {
 				t.Errorf("%s x %s: becomes active without saying so, or the other way round", s, e)
 			}
-			if has(ActReject) != (to == Failed && s != Failed) {
+			trial := s == Canary || s == Baking // it has traffic, and the active generation can take it back
+			if has(ActReject) != (to == Failed && s != Failed || trial && to == Draining) {
 				t.Errorf("%s x %s: refused without an answer, or answered twice", s, e)
+			}
+			stays := to == Canary || to == Baking || to == Active
+			if has(ActBack) != (trial && !stays) || has(ActBack) && acts[0] != ActBack {
+				t.Errorf("%s x %s: the traffic goes back first of all, and only from a trial", s, e)
+			}
+			if has(ActStep) != (to == Canary && e == EvShared || to == Baking && s != Baking) {
+				t.Errorf("%s x %s: a step without its time, or the other way round", s, e)
 			}
 			if (has(ActSignal) || has(ActKill)) && !has(ActArm) {
 				t.Errorf("%s x %s: a signal without a deadline", s, e)

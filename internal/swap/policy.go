@@ -9,27 +9,41 @@ import (
 // died is told that the active generation ended by itself.
 func (s *Supervisor) died(g *record, why string) {
 	s.st.Active, s.st.Served = 0, g.Number
-	g.Reason = "ended by itself: " + why
+	g.Reason, g.Died = "ended by itself: "+why, true
+	o := about(Failure, g)
+	o.Code, o.Result = g.Ending.ExitCode(), fmt.Sprintf("generation %d %s", g.Number, g.Reason)
+	s.tellHooks(o)
 	switch {
 	case s.st.Mode == modeStopping:
-	case s.recall(g):
+	case s.st.Swap != nil && s.st.Swap.Request.Kind == Scale:
+		s.finish(Result{Code: CodeRejected, Generation: g.Number, Phase: "scale", Text: fmt.Sprintf("cannot scale: generation %d %s", g.Number, g.Reason)})
+		s.died(g, why)
+	case !s.tried() && s.recall(g):
 	case s.st.Swap != nil:
 		s.log.Warn("the active generation ended during a swap: the swap goes on, clients wait in the held sockets", "gen", g.Number, "why", why)
+		s.hasten(fmt.Sprintf("generation %d is gone: %s", g.Number, why))
 	default:
 		s.resume(*g.Ending)
 	}
 }
 
+// tried tells whether a candidate is on trial. It works, and what drains would be an older version than the one that it replaces.
+func (s *Supervisor) tried() bool {
+	g := s.gen(s.st.Candidate)
+	return g != nil && (g.State == Canary || g.State == Baking)
+}
+
 // recall gives the traffic back to a predecessor that has been told nothing yet.
 func (s *Supervisor) recall(dead *record) bool {
 	for _, g := range slices.Backward(s.st.Generations) {
-		if g.State != Draining {
+		if g.State != Draining || g.Refused {
 			continue
 		}
-		if err := s.opt.Launcher.Steer(g.Number); err != nil {
+		if err := s.steerTo(g.Number); err != nil {
 			s.log.Error("cannot roll back", "gen", g.Number, "err", err)
 			return false
 		}
+		s.switches++
 		s.log.Warn("rolled back", "from", dead.Number, "to", g.Number, "why", dead.Reason)
 		s.fire(g.Number, EvRecalled, fmt.Sprintf("generation %d %s", dead.Number, dead.Reason))
 		return true
@@ -59,9 +73,18 @@ func (s *Supervisor) limited() bool {
 	return len(s.st.Starts) >= s.opt.StartLimitBurst
 }
 
-// fatal ends the container with the app's ending, or keeps it for the next reload.
+// fatal ends the container with the app's ending, or keeps it for the next reload, unless there are bytes that served before.
 func (s *Supervisor) fatal(e Ending, why string) {
-	if s.opt.WaitOnFatal && !e.Success() {
+	if s.opt.AutoRollback && !e.Success() && len(s.older) > 0 {
+		s.log.Warn("rolling back", "why", why)
+		s.st.Starts, s.st.Delay = nil, 0
+		s.open(Request{Kind: Rollback, Cause: "crash: " + why}, nil, true)
+		if s.st.Swap != nil {
+			s.st.Swap.Ended = &e
+		}
+		return
+	}
+	if s.opt.Stay || s.opt.WaitOnFatal && !e.Success() {
 		s.setMode(modeWaiting, why+": waiting for a reload")
 		return
 	}
@@ -75,15 +98,16 @@ func (s *Supervisor) restartLater(e Ending) {
 	s.backoff = time.AfterFunc(d, func() {
 		s.post(func() {
 			if s.st.Mode == modeBackoff && s.st.Swap == nil {
-				s.startAgain()
+				s.startAgain(e)
 			}
 		})
 	})
 }
 
-func (s *Supervisor) startAgain() {
+func (s *Supervisor) startAgain(e Ending) {
 	s.st.Starts = append(s.st.Starts, time.Now())
 	s.st.Restarts++
+	add(&s.st.Counters.Restarts, restartReason(e))
 	s.backoff = nil
 	s.open(Request{Kind: Restart, Cause: "restart policy"}, nil, true)
 }

@@ -6,7 +6,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/hotswap-init/entrypoint/handoff"
 	"github.com/hotswap-init/entrypoint/reaper"
 )
 
@@ -38,7 +37,11 @@ type state struct {
 	Served      int          `json:"served"` // the generation whose end is the container's
 	StopBy      time.Time    `json:"stop_by,omitzero"`
 	Final       Ending       `json:"final"`
+	Image       string       `json:"image,omitempty"`   // SHA-256 of the bytes that the container started with
+	Barred      string       `json:"barred,omitempty"`  // SHA-256 of bytes that were rolled back
 	Decided     bool         `json:"decided,omitempty"` // Final is what the container ends with, whatever else ends
+	Counters    Counters     `json:"counters"`
+	Workers     int          `json:"workers"` // of each generation
 }
 
 // swapping is the swap under way.
@@ -47,20 +50,35 @@ type swapping struct {
 	At      time.Time `json:"at"`
 	From    int       `json:"from"`
 	To      int       `json:"to"`
-	Phase   string    `json:"phase"` // check, stop, start, ready, promote
+	Phase   string    `json:"phase"` // check, hook, stop, start, ready, smoke, canary, bake, promote
+	Entered time.Time `json:"entered"`
+	Phases  []Phase   `json:"phases,omitempty"` // those that are over
 	// Fallback says that this start puts back what a sequential swap had stopped; First that it failed so.
 	Fallback bool    `json:"fallback,omitempty"`
 	First    *Result `json:"first,omitempty"`
 	Crash    bool    `json:"crash,omitempty"` // started by the restart policy
 	// Sequential is decided at the beginning: the old generation is stopped before the new one starts.
 	Sequential bool `json:"sequential,omitempty"`
+	// Step is how many steps of the canary were taken; Hasten says that the rest of the trial is left out.
+	Step   int  `json:"step,omitempty"`
+	Hasten bool `json:"hasten,omitempty"`
+	// Ended is how the app ended that an automatic rollback is to replace.
+	Ended *Ending `json:"ended,omitempty"`
+	// Path is the app's own file, of an upload.
+	Path string `json:"path,omitempty"`
+	// Roll says that the candidate takes the place of the active generation worker by worker.
+	Roll *rolling `json:"roll,omitempty"`
 }
 
 // record is what is known of a generation, also after its end.
 type record struct {
 	Generation
-	Ending  *Ending `json:"ending,omitempty"` // of its main process
-	Refused bool    `json:"refused,omitempty"`
+	Ending  *Ending   `json:"ending,omitempty"`  // of its main process
+	Settled bool      `json:"settled,omitempty"` // Ending is what it ended by, whatever its other workers do
+	Refused bool      `json:"refused,omitempty"`
+	Sick    bool      `json:"sick,omitempty"` // so many health checks in a row have failed
+	Died    bool      `json:"died,omitempty"` // it ended by itself while it was active
+	Crew    []*member `json:"crew"`           // by number
 }
 
 // Ending is how a process, or the container, ended: an exit code, or a signal.
@@ -118,8 +136,11 @@ func (s *Supervisor) gen(n int) *record {
 }
 
 // addGeneration makes the record of a new generation and forgets the oldest ended ones.
-func (s *Supervisor) addGeneration(command []string, path string) *record {
-	g := &record{Generation: Generation{Number: s.st.Next, State: Starting, Command: command, Path: path, StartedAt: time.Now()}}
+func (s *Supervisor) addGeneration(p *program) *record {
+	facts := p.Facts()
+	g := &record{Generation: Generation{
+		Number: s.st.Next, State: Starting, Command: p.Command(), Path: p.Path(), SHA256: p.sum, Artifact: &facts, StartedAt: time.Now(),
+	}}
 	s.st.Next++
 	s.st.Generations = append(s.st.Generations, g)
 	ended := 0
@@ -159,8 +180,13 @@ func (s *Supervisor) setMode(m mode, why string) {
 }
 
 func (s *Supervisor) changed() {
+	state := s.stateName()
+	if state != s.told {
+		s.told = state
+		s.news.publish(News{Kind: NewsState, To: state})
+	}
 	if s.opt.Changed != nil {
-		s.opt.Changed(s.stateName())
+		s.opt.Changed(state)
 	}
 }
 
@@ -172,21 +198,28 @@ func (s *Supervisor) snapshot() Status {
 		StartedAt: s.st.StartedAt, Handoff: mode.Name, HandoffWhy: mode.Why,
 		Command: slices.Clone(s.st.Command), Active: s.st.Active, Candidate: s.st.Candidate,
 		Remembered: s.st.Remembered != nil, Restarts: s.st.Restarts,
-		LastSwaps: slices.Clone(s.st.LastSwaps),
+		LastSwaps: slices.Clone(s.st.LastSwaps), // their phases are not changed any more
+	}
+	if s.st.Workers > 1 {
+		st.Workers = s.st.Workers
 	}
 	for _, g := range s.st.Generations {
 		c := g.Generation
+		if c.Workers = g.showWorkers(s.st.Workers); c.Workers == nil && len(g.Crew) > 0 {
+			c.Address = g.Crew[0].Address
+		}
 		c.Command = slices.Clone(c.Command)
-		c.Load = cloneLoad(c.Load)
+		c.Load, c.Artifact = clone(c.Load), clone(c.Artifact)
 		st.Generations = append(st.Generations, c)
 	}
+	s.showBytes(&st)
 	return st
 }
 
-func cloneLoad(l *handoff.Load) *handoff.Load {
-	if l == nil {
+func clone[T any](v *T) *T {
+	if v == nil {
 		return nil
 	}
-	c := *l
+	c := *v
 	return &c
 }

@@ -14,6 +14,10 @@ func (s *Supervisor) Status(ctx context.Context) (Status, error) {
 	st.PID = os.Getpid()
 	st.Sockets = s.opt.Launcher.Held()
 	st.NotHeld = s.opt.Launcher.NotHeld()
+	s.showFront(&st)
 	st.Reaped = s.opt.Launcher.Reaped()
+	if d, ok := s.opt.Launcher.(interface{ DroppedLines() int64 }); ok {
+		st.LogDropped = d.DroppedLines()
+	}
 	return st, nil
 }

@@ -2,6 +2,7 @@ package swap
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -34,6 +35,7 @@ func (s *Supervisor) stop(why string, now bool) {
 		return
 	}
 	s.setMode(modeStopping, why)
+	s.endHooks(errStopping)
 	s.abandonSwap()
 	if now {
 		s.killAll(why)
@@ -55,12 +57,12 @@ func (s *Supervisor) abandonSwap() {
 	if s.st.Swap == nil {
 		return
 	}
-	n := s.st.Candidate
+	n, rolls := s.st.Candidate, s.roll() != nil && s.tried()
 	if s.st.Served == 0 {
 		s.st.Served = n
 	}
 	s.finish(Result{Code: CodeRejected, Generation: n, Phase: "stop", Text: "the container is ending"})
-	if s.st.Active != 0 { // with nothing active the candidate is what serves, or would: it gets the delay
+	if s.st.Active != 0 && !rolls { // in a roll both serve: it gets the delay too. And with nothing active the candidate is what serves, or would: it gets the delay
 		s.fire(n, EvStop, "the container is ending")
 	}
 }
@@ -70,6 +72,7 @@ func (s *Supervisor) stopAll(why string) {
 		s.st.StopBy = time.Now().Add(s.opt.ShutdownTimeout)
 		time.AfterFunc(s.opt.ShutdownTimeout, func() { s.post(func() { s.killAll("the shutdown deadline passed") }) })
 	}
+	s.endFront()
 	for _, g := range s.unended() {
 		s.fire(g.Number, EvStop, why)
 	}
@@ -80,6 +83,8 @@ func (s *Supervisor) killAll(why string) {
 	if s.st.StopBy.IsZero() {
 		s.st.StopBy = time.Now()
 	}
+	s.hurry = true
+	s.endHooks(errors.New(why))
 	for _, g := range s.unended() {
 		if g.State != Killed {
 			s.fire(g.Number, EvKill, why)
@@ -109,7 +114,9 @@ func (s *Supervisor) checkEnd() {
 			s.st.Final = *g.Ending
 		}
 	}
-	s.ended = true
+	if !s.leaving() {
+		s.ended = true
+	}
 }
 
 // StopDeadline is when the shutdown's one deadline is over; zero before a stop. For what is done after Run.

@@ -3,12 +3,14 @@ package swap
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/hotswap-init/entrypoint/handoff"
+	"github.com/hotswap-init/entrypoint/internal/probe"
 	"github.com/hotswap-init/entrypoint/reaper"
 )
 
@@ -31,12 +33,26 @@ type Options struct {
 	ShutdownTimeout time.Duration // then one deadline for all generations
 	Group           bool          // signals go to the whole process group of a generation
 
+	Canary         []Step        // of a candidate, before it has all of the traffic
+	Bake           time.Duration // after that it can be taken back for so long
+	HealthFailures int           // health checks that have to fail in a row
+	ExitUnhealthy  bool          // an unhealthy active generation ends the container, instead of being replaced by the same bytes
+	Watchdog       time.Duration // a generation with traffic has to send WATCHDOG=1 this often; 0: only if it asks for it
+
+	Workers int  // of each generation; 0 is 1
+	Rolling bool // a new generation takes the place of the old one worker by worker
+
 	Restart            RestartPolicy
 	RestartDelay       time.Duration // doubled after each crash
 	RestartMaxDelay    time.Duration
 	StartLimitBurst    int // starts in StartLimitInterval; one more is fatal
 	StartLimitInterval time.Duration
+	AutoRollback       bool // instead of a fatal end, bytes that were swapped in give way to those before them
+	Keep               int  // the bytes of so many programs are kept, the active one's included
 	WaitOnFatal        bool // a fatal end of the app keeps the container, waiting for a reload
+	Stay               bool // any end of the app does: it is not the one that the container lives for
+
+	Hooks Hooks // what is done at the moments of a life; nil: nothing
 
 	// Commanded is told of a command line that a Run made current. It is called on a goroutine of its own. May be nil.
 	Commanded func(command []string)
@@ -79,7 +95,8 @@ type Process interface {
 	GroupAlive() bool
 }
 
-// Traffic is a generation's share of the held sockets; *handoff.Lease is one.
+// Traffic is a worker's share of the held sockets; *handoff.Lease is one. If it also has LoadAll, as that has, its generation is counted
+// by that.
 type Traffic interface {
 	Load() (handoff.Load, error)
 	Release()
@@ -90,15 +107,23 @@ type Program interface {
 	Command() []string
 	Path() string
 	Hash(ctx context.Context) (string, error) // SHA-256 in hexadecimal; may read the whole file
+	Facts() Artifact
+	// Intact says why the bytes that were checked cannot be started any more; nil: they can.
+	Intact() error
 	Close() error
 }
 
-// Instance is one started generation, and what the supervisor may ask of it.
+// Instance is one started worker of a generation, and what the supervisor may ask of it.
 type Instance struct {
 	Process Process
 	Traffic Traffic // nil: nothing is held for it
+	Address string  // where it listens, behind a proxy
 	// Ready blocks until readiness is shown (nil), or ctx ends or it cannot be shown (why).
 	Ready func(ctx context.Context) error
+	// Smoke tries a generation that is ready: nil, or why it must not be promoted. It ends soon after ctx. nil: nothing is tried.
+	Smoke func(ctx context.Context) error
+	// Health checks it again and again until ctx ends, and reports each failed round and the first good one after it. nil: it is not checked.
+	Health func(ctx context.Context, report func(probe.Health))
 	// Messages are what the app says of itself; closed when no more can come. May be nil.
 	Messages <-chan handoff.Message
 	// Output waits a moment for the last lines and gives the tail of what it wrote. May be nil.
@@ -111,10 +136,16 @@ type Instance struct {
 type Launcher interface {
 	// Check looks at a command line without touching anything that runs. The error is a sentence; ExitCode of it, if it has that method, is 126 or 127.
 	Check(ctx context.Context, command []string) (Program, error)
-	// Start starts generation gen of a program.
-	Start(ctx context.Context, gen int, p Program) (*Instance, error)
-	// Steer gives all new connections to generation gen. It must be quick: the owner waits for it.
+	// Adopt does the same for an upload that is to run as that command line. path is the app's own file, free of symbolic links.
+	Adopt(ctx context.Context, command []string, u *Upload) (p Program, path string, err error)
+	// Start starts a worker of a generation of a program.
+	Start(ctx context.Context, at handoff.Seat, p Program) (*Instance, error)
+	// Steer gives all new connections to all workers of generation gen, evenly, and ends any share. It must be quick: the owner waits for it.
 	Steer(gen int) error
+	// Spread gives what no share takes to these workers, evenly. In a roll they are of two generations, of which active is the one that counts.
+	Spread(active int, workers []handoff.Seat) error
+	// Split gives a candidate a share of the new connections, and the active generation the rest, until Steer. It must be quick.
+	Split(active, candidate int, share handoff.Share) error
 	// Held describes the held sockets.
 	Held() []handoff.SocketStatus
 	// NotHeld lists what programs have bound by themselves.
@@ -137,25 +168,38 @@ type Supervisor struct {
 	waiters []*waiter // of the swap under way
 	queued  []*waiter // of the remembered one
 	stops   []chan Result
-	pending []syscall.Signal // for a first process that is not there yet
-	prog    *program         // of the active generation; what a restart starts
-	next    *program         // of the candidate
+	pending []syscall.Signal  // for a first process that is not there yet
+	prog    *program          // of the active generation; what a restart starts
+	older   []*program        // what was active before, the newest first
+	drains  map[int][]*waiter // who waits for the end of a generation
+	next    *program          // of the candidate
+	summed  []*program        // held until their hash is known, for the line that sums a swap up
 	backoff *time.Timer
-	ended   bool
+	// switches counts what was done to the traffic: a switch back that is to be tried again may be out of date by then.
+	switches int
+	told     string // the state of the whole that was last published
+	news     feed
+	ended    bool
+
+	hooks    []*hookRun // that wait for their turn
+	hooking  *hookRun   // has it; nil: none
+	deciding *hookRun   // what the swap under way waits for
+	exit     *hookRun   // the last one, once it was begun
+	parting  bool       // that is over
+	hurry    bool       // no time is left for it
 }
 
 // live holds the handles of a generation that has processes.
 type live struct {
-	inst     *Instance // nil until it is started
+	crew     []*worker // by number; as many as the record has members
 	prog     *program
 	ctx      context.Context
 	cancel   context.CancelFunc // of everything that was started for it
-	notReady context.CancelCauseFunc
-	start    *time.Timer // START_TIMEOUT
+	counting context.CancelFunc // ends the count of its connections; nil: they were not counted yet
+	step     *time.Timer        // of a canary, or of a bake
+	steps    int                // how many it had: a timer that was replaced is too late
 	deadline *time.Timer
-	armed    int  // how often: a timer that was replaced is too late
-	gone     bool // watchGone runs
-	unsent   []syscall.Signal
+	armed    int // how often: a timer that was replaced is too late
 }
 
 // New makes a supervisor. Nothing runs until Run.
@@ -167,8 +211,8 @@ func New(o Options) *Supervisor {
 		opt: o, log: o.Log,
 		calls: make(chan func()),
 		done:  make(chan struct{}),
-		live:  map[int]*live{},
-		st:    state{Mode: modeIdle, Next: 1, Command: o.Command, StartedAt: time.Now()},
+		live:  map[int]*live{}, drains: map[int][]*waiter{},
+		st: state{Mode: modeIdle, Next: 1, Command: o.Command, StartedAt: time.Now(), Workers: min(max(1, o.Workers), handoff.MaxWorkers)},
 	}
 }
 
@@ -184,6 +228,7 @@ func (s *Supervisor) Run(ctx context.Context) Ending {
 	s.boot()
 	stop := ctx.Done()
 	for !s.ended {
+		s.nextHook()
 		select {
 		case f := <-s.calls:
 			f()
@@ -194,6 +239,7 @@ func (s *Supervisor) Run(ctx context.Context) Ending {
 	}
 	close(s.done)
 	cancel()
+	s.news.end()
 	s.farewell()
 	s.wg.Wait()
 	return s.st.Final
@@ -202,10 +248,13 @@ func (s *Supervisor) Run(ctx context.Context) Ending {
 // causeStart is the cause of the first start.
 const causeStart = "start"
 
+// noCommand is what a container without an app waits for.
+const noCommand = "no command yet: holding the sockets until one is given with `run`"
+
 // boot starts the first generation, or waits for one.
 func (s *Supervisor) boot() {
 	if len(s.opt.Command) == 0 {
-		s.setMode(modeWaiting, "no command yet: holding the sockets until one is given with `run`")
+		s.setMode(modeWaiting, noCommand)
 		return
 	}
 	s.begin(Request{Kind: Reload, Cause: causeStart}, nil)
@@ -217,12 +266,20 @@ func (s *Supervisor) farewell() {
 	for _, w := range append(s.waiters, s.queued...) {
 		w.finish(r)
 	}
+	for _, list := range s.drains {
+		for _, w := range list {
+			w.finish(r)
+		}
+	}
 	for _, c := range s.stops {
 		c <- Result{Code: CodeDone, Text: "stopped: " + s.st.Final.String()}
 	}
 	s.waiters, s.queued, s.stops = nil, nil, nil
 	s.drop(s.prog)
 	s.drop(s.next)
+	for _, p := range append(s.older, s.summed...) {
+		s.drop(p)
+	}
 	if s.backoff != nil {
 		s.backoff.Stop()
 	}
@@ -261,7 +318,7 @@ func (s *Supervisor) spawn(f func()) {
 	}()
 }
 
-// Signal forwards sig to the active generation (its group, or its main process with Options.Group off). With no active
+// Signal forwards sig to the active generation (the groups of its workers, or their main processes with Options.Group off). With no active
 // generation it goes to the one being started; a signal that comes before that one has a process is kept for it.
 func (s *Supervisor) Signal(ctx context.Context, sig syscall.Signal) error {
 	var err error
@@ -281,11 +338,8 @@ func (s *Supervisor) forward(sig syscall.Signal) error {
 	}
 	l := s.live[n]
 	switch {
-	case l != nil && l.inst == nil:
-		l.unsent = append(l.unsent, sig)
-		return nil
 	case l != nil:
-		return s.send(l.inst.Process, sig)
+		return s.signalCrew(l, sig)
 	case s.st.Swap != nil && len(s.pending) < 64: // being checked: no process yet
 		s.pending = append(s.pending, sig)
 		return nil
@@ -309,6 +363,8 @@ func (s *Supervisor) Health(ctx context.Context) error {
 			err = errors.New("stopping")
 		case s.st.Active == 0:
 			err = errors.New("no generation is active: " + s.stateName())
+		case s.gen(s.st.Active).allSick():
+			err = fmt.Errorf("generation %d is unhealthy: %s", s.st.Active, s.gen(s.st.Active).Unhealthy)
 		}
 	}); e != nil {
 		return e

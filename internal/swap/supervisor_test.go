@@ -373,6 +373,26 @@ func TestRecallOfWhatWasToldNothing(t *testing.T) {
 	})
 }
 
+// TestRecalledDrainsAnew: a generation that was called back and is replaced again has the whole of DRAIN_QUIET again, and not what was left.
+func TestRecalledDrainsAnew(t *testing.T) {
+	busy := func() handoff.Load { return handoff.Load{Known: true, Open: 1, Busy: 1} }
+	w := newWorld(t, behaviour{load: busy})
+	inBubble(t, w, nil, func(r *rig) {
+		wantCode(t, r.reload(), CodeDone)
+		time.Sleep(4 * time.Second)
+		w.proc(2).exit(reaper.ExitStatus(1))
+		if st := r.want(1, "serving"); st.Generations[0].Load != nil {
+			t.Errorf("it serves, and has left to drain %+v", *st.Generations[0].Load)
+		}
+		at := time.Now()
+		wantCode(t, r.reload(), CodeDone)
+		time.Sleep(time.Minute)
+		if p := w.proc(1); len(p.at) == 0 || p.at[0].Sub(at) < 5*time.Second {
+			t.Errorf("it drains since %s and was signalled at %s, want DRAIN_QUIET between them", at, p.at)
+		}
+	})
+}
+
 func TestDrainQuiet(t *testing.T) {
 	var busy atomic.Int32
 	busy.Store(3)
@@ -403,6 +423,22 @@ func TestDrainQuietIsBounded(t *testing.T) {
 		}
 		if g := r.want(2, "serving").Generations[0]; !g.SignalledAt.Equal(p.at[0]) || !g.KilledAt.Equal(p.at[1]) {
 			t.Errorf("status says %v and %v, the process got them at %v", g.SignalledAt, g.KilledAt, p.at)
+		}
+	})
+}
+
+// On a machine where a look at the connections takes long, the next one is a good while off: the wait ends in between.
+func TestDrainQuietIsBoundedWhereCountingIsSlow(t *testing.T) {
+	w := newWorld(t, behaviour{handle: stubborn, load: func() handoff.Load {
+		time.Sleep(300 * time.Millisecond)
+		return handoff.Load{Known: true, Open: 1, Busy: 1}
+	}})
+	inBubble(t, w, func(o *Options) { o.DrainQuiet = time.Second }, func(r *rig) {
+		at := time.Now()
+		wantCode(t, r.reload(), CodeDone)
+		time.Sleep(4 * time.Second)
+		if got := r.want(2, "serving").Generations[0].SignalledAt; got.Before(at) || got.Sub(at) > 1500*time.Millisecond {
+			t.Errorf("signalled at %v, want DRAIN_QUIET after %v", got, at)
 		}
 	})
 }
@@ -482,6 +518,25 @@ func TestRunReplacesTheCommandOnlyIfItSucceeds(t *testing.T) {
 		}
 		wantCode(t, r.Swap(r.t.Context(), Request{Kind: Run}, nil), CodeUsage)
 	})
+}
+
+// TestFirstRunFails: a container that has no app yet, and is given one that does not start, waits for another as before, whatever the policy
+// says of an app that ends.
+func TestFirstRunFails(t *testing.T) {
+	for _, policy := range []RestartPolicy{RestartNo, RestartOnFailure, RestartAlways} {
+		t.Run(string(policy), func(t *testing.T) {
+			w := newWorld(t, behaviour{check: errBroken}, behaviour{ready: errBroken}, behaviour{exits: exits(3)})
+			inBubble(t, w, func(o *Options) { o.Command, o.Restart = nil, policy }, func(r *rig) {
+				for range 3 {
+					wantCode(r.t, r.Swap(r.t.Context(), Request{Kind: Run, Cause: "test", Command: []string{"/broken"}}, nil), CodeRejected)
+					time.Sleep(time.Minute)
+					r.want(0, "waiting")
+				}
+				wantCode(r.t, r.Swap(r.t.Context(), Request{Kind: Run, Cause: "test", Command: []string{"/good"}}, nil), CodeDone)
+				r.want(3, "serving")
+			})
+		})
+	}
 }
 
 func TestHoldingWithoutCommand(t *testing.T) {

@@ -1,11 +1,11 @@
 package swap
 
 import (
-	"context"
 	"runtime"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hotswap-init/entrypoint/internal/artifact"
 	"github.com/hotswap-init/entrypoint/reaper"
 )
 
@@ -59,10 +59,14 @@ func (a *App) watchStops(p *reaper.Process) {
 
 // Find gives the file that a command line names now.
 func (a *App) Find(command []string) (string, error) {
-	p, err := a.Check(context.Background(), command)
+	dir, path, err := a.place()
 	if err != nil {
 		return "", err
 	}
-	defer p.Close()
-	return p.Path(), nil
+	file, err := artifact.Open(command[0], dir, path)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	return file.Path(), nil
 }

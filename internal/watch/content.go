@@ -36,6 +36,7 @@ type content struct {
 	hash string // sum where it is a SHA-256
 	exec bool
 	dir  bool
+	time unix.Timespec // when it was modified, if that is news as well; zero otherwise
 }
 
 // differs tells whether to is news for somebody who knows from, and in which words. A file that lost its execute
@@ -50,6 +51,8 @@ func (from content) differs(to content) (reason string, yes bool) {
 		return "content changed", true
 	case to.exec && !from.exec:
 		return "became executable", true
+	case from.time != to.time:
+		return "touched", true
 	}
 	return "", false
 }
@@ -88,7 +91,7 @@ func (w *watcher) list(t *target) string {
 	sort.Strings(names)
 	sum := sha256.New()
 	for _, name := range names {
-		if w.ignored[filepath.Join(t.abs, name)] {
+		if w.ignores(filepath.Join(t.abs, name)) {
 			continue
 		}
 		var st unix.Stat_t
@@ -112,6 +115,9 @@ func (t *target) read(ctx context.Context) (content, error) {
 	}
 	sum, err := digest(ctx, t.chain.final, t.stamp)
 	c := content{sum: sum, hash: sum, exec: t.stamp.mode&0o111 != 0}
+	if t.path.Action == ActionTrigger {
+		c.time = t.stamp.mtime
+	}
 	if err == nil || err == errMoved || ctx.Err() != nil {
 		return c, err
 	}

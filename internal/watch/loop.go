@@ -3,6 +3,7 @@ package watch
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -11,19 +12,28 @@ import (
 // watcher is the state of one Run. Its goroutine owns all of it.
 type watcher struct {
 	targets  []*target
+	globs    []*glob
 	ignored  map[string]bool // absolute paths
 	settle   time.Duration
 	interval time.Duration
 	whole    func(string) error
 	logf     func(string, ...any)
-	inotify  *notifier // nil: polling alone
-	limited  bool      // a watch could not be added, and that was said
+	backend  func(string) // may be nil
+	told     string       // what it was told last
+	inotify  *notifier    // nil: polling alone
+	limits   limits
+
+	ignoredGlobs []string // absolute, the last component is a pattern
 }
 
 // target is one watched path.
 type target struct {
-	path  Path
-	abs   string
+	path   Path
+	abs    string
+	effect string // see effectOf
+	scout  *glob  // this is only the directory of a pattern
+	member *glob  // this is one of the files of a pattern
+
 	chain chain           // where it led when it was last looked at
 	stamp stamp           // what was there then
 	known content         // what the receiver knows
@@ -33,29 +43,9 @@ type target struct {
 	due   time.Time       // the next look; zero: nothing is going on
 	said  string          // the last thing said about it, so that it is said once
 
-	pending *Event // not taken by the receiver yet
+	pending *Event    // not taken by the receiver yet
+	since   time.Time // when it began to wait for that
 	next    content
-}
-
-func (w *watcher) startInotify() error {
-	n, err := newNotifier()
-	if err == nil {
-		w.inotify = n
-		return nil
-	}
-	return w.pollAlone(err)
-}
-
-// pollAlone says why inotify is not enough. Without polling there is nothing left.
-func (w *watcher) pollAlone(err error) error {
-	if w.interval == 0 {
-		return fmt.Errorf("cannot watch files: inotify: %w%s, or set a poll interval", err, limitHint(err))
-	}
-	if !w.limited {
-		w.limited = true
-		w.logf("inotify is not available (%v): watched files are looked at every %v only%s", err, w.interval, limitHint(err))
-	}
-	return nil
 }
 
 func (w *watcher) close() {
@@ -68,25 +58,42 @@ func (w *watcher) close() {
 // begin takes down what the paths hold now. Watches come first: a change meanwhile is found afterwards.
 func (w *watcher) begin(ctx context.Context) error {
 	for _, t := range w.targets {
-		t.chain = resolve(t.abs)
-		if t.chain.taboo != "" {
+		if w.walk(t); t.chain.taboo != "" {
 			return fmt.Errorf("cannot watch %q: it leads to %q: %w", t.path.Path, t.chain.taboo, t.chain.err)
 		}
 	}
 	if err := w.follow(w.targets...); err != nil {
 		return err
 	}
+	var members []*target
+	for _, g := range w.globs {
+		members = append(members, w.expand(g)...)
+	}
+	if err := w.follow(members...); err != nil {
+		return err
+	}
 	for _, t := range w.targets {
-		c, err := t.read(ctx)
-		if err == errMoved {
-			w.touch(t, w.settle)
-		} else if err != nil {
+		if err := w.know(ctx, t); err != nil {
 			return err
 		}
-		t.known = c
-		if t.chain.isRegular() && mountPoint(t.chain.final) {
-			w.logf("watched file %q is mounted by itself: a replacement outside of the container stays unseen; mount its directory", t.path.Path)
-		}
+	}
+	return nil
+}
+
+// know takes what a path holds for what the receiver knows.
+func (w *watcher) know(ctx context.Context, t *target) error {
+	if t.scout != nil {
+		return nil
+	}
+	c, err := t.read(ctx)
+	if err == errMoved {
+		w.touch(t, w.settle)
+	} else if err != nil {
+		return err
+	}
+	t.known = c
+	if t.chain.isRegular() && mountPoint(t.chain.final) {
+		w.logf("watched file %q is mounted by itself: a replacement outside of the container stays unseen; mount its directory", t.abs)
 	}
 	return nil
 }
@@ -115,7 +122,7 @@ func (w *watcher) loop(ctx context.Context, events chan<- Event) error {
 		case <-alarm.C:
 			err = w.lookAtDue(ctx)
 		case out <- event:
-			offer.known, offer.pending = offer.next, nil
+			w.taken(offer)
 		}
 		if err != nil {
 			return err
@@ -136,17 +143,6 @@ func (w *watcher) sources() (<-chan []event, <-chan error) {
 		return nil, nil
 	}
 	return w.inotify.batches, w.inotify.failed
-}
-
-// offer picks an event for the receiver, if there is one: not of a path that is changing again. Otherwise out is nil,
-// and a send never happens.
-func (w *watcher) offer(events chan<- Event) (from *target, out chan<- Event, e Event) {
-	for _, t := range w.targets {
-		if t.pending != nil && t.due.IsZero() {
-			return t, events, *t.pending
-		}
-	}
-	return nil, nil, Event{}
 }
 
 // arm sets the alarm to the look that is due first.
@@ -178,23 +174,31 @@ const maxFollow = 16
 func (w *watcher) follow(targets ...*target) error {
 	for range maxFollow {
 		for _, t := range targets {
-			t.chain = resolve(t.abs)
+			w.walk(t)
 			t.stamp = w.stampOf(t)
 		}
-		if w.inotify == nil {
+		if w.inotify == nil || len(targets) == 0 {
 			return nil
 		}
 		fresh, err := w.inotify.sync(w.targets, w.logf)
-		if err != nil {
-			if err := w.pollAlone(err); err != nil {
-				return err
-			}
+		if err == nil {
+			w.complete()
+		} else if err := w.pollAlone(err); err != nil {
+			return err
 		}
 		if !fresh {
 			return nil
 		}
 	}
 	return nil
+}
+
+// walk finds out where a path leads. A pattern stands for files only.
+func (w *watcher) walk(t *target) {
+	t.chain = resolve(t.abs)
+	if t.member != nil && t.chain.isDir() {
+		t.chain.final, t.chain.err = "", unix.EISDIR
+	}
 }
 
 // take works through what inotify reported.
@@ -209,18 +213,42 @@ func (w *watcher) take(batch []event) error {
 			u.mark(e)
 		}
 	}
+	var moved []*target
 	for _, t := range w.targets {
-		if !hit[t] {
-			continue
-		}
-		if again[t] {
-			if err := w.follow(t); err != nil {
-				return err
-			}
-		} else {
+		switch {
+		case again[t]:
+			moved = append(moved, t)
+		case hit[t]:
 			w.restat(t)
 		}
-		w.touch(t, w.settle)
+	}
+	if err := w.follow(moved...); err != nil {
+		return err
+	}
+	for t := range hit {
+		if t.scout == nil {
+			w.touch(t, w.settle)
+		} else if err := w.discover(t.scout, w.settle, batch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// discover takes in the files that have begun to match. Who writes to them may show in the events so far.
+func (w *watcher) discover(g *glob, quiet time.Duration, batch []event) error {
+	fresh := w.expand(g)
+	if err := w.follow(fresh...); err != nil {
+		return err
+	}
+	for _, t := range fresh {
+		w.touch(t, quiet)
+		at := use{target: t, at: link{g.dir.chain.final, filepath.Base(t.abs)}}
+		for _, e := range batch {
+			if e.name == at.at.name && len(w.concerned(e)) > 0 {
+				at.mark(e)
+			}
+		}
 	}
 	return nil
 }
@@ -236,7 +264,7 @@ func (w *watcher) concerned(e event) []use {
 	}
 	var found []use
 	for _, u := range w.inotify.uses[e.wd] {
-		if u.at.name == e.name || e.name == "" || (u.at.name == "" && !w.ignored[u.target.abs+"/"+e.name]) {
+		if u.at.name == e.name || e.name == "" || u.at.name == "" && w.counts(u.target, e.name) {
 			found = append(found, u)
 		}
 	}
@@ -246,10 +274,15 @@ func (w *watcher) concerned(e event) []use {
 	return found
 }
 
+// counts tells whether an entry of a watched directory is one of those that matter.
+func (w *watcher) counts(t *target, name string) bool {
+	return (t.scout == nil || t.scout.matches(name)) && !w.ignores(filepath.Join(t.abs, name))
+}
+
 // mark keeps account of who may still be writing.
 func (u use) mark(e event) {
 	t := u.target
-	if e.name == "" || (u.at.name != "" && u.at != t.chain.last()) {
+	if t.scout != nil || e.name == "" || (u.at.name != "" && u.at != t.chain.last()) {
 		return
 	}
 	switch {
@@ -280,16 +313,26 @@ func (w *watcher) restat(t *target) {
 
 // poll looks at every path that nothing is known to happen to.
 func (w *watcher) poll() error {
+	w.retryInotify()
+	quiet := max(w.settle, w.interval)
+	var calm []*target
+	var before []stamp
 	for _, t := range w.targets {
-		if !t.due.IsZero() {
-			continue
+		if t.due.IsZero() {
+			calm, before = append(calm, t), append(before, t.stamp)
 		}
-		before := t.stamp
-		if err := w.follow(t); err != nil {
+	}
+	if err := w.follow(calm...); err != nil {
+		return err
+	}
+	for i, t := range calm {
+		if t.scout == nil && t.stamp != before[i] {
+			w.touch(t, quiet)
+		}
+	}
+	for _, g := range w.globs {
+		if err := w.discover(g, quiet, nil); err != nil {
 			return err
-		}
-		if t.stamp != before {
-			w.touch(t, max(w.settle, w.interval))
 		}
 	}
 	return nil
@@ -297,34 +340,39 @@ func (w *watcher) poll() error {
 
 func (w *watcher) lookAtDue(ctx context.Context) error {
 	now := time.Now()
+	var due []*target
+	var before []stamp
 	for _, t := range w.targets {
-		if t.due.IsZero() || t.due.After(now) {
-			continue
+		if !t.due.IsZero() && !t.due.After(now) {
+			due, before = append(due, t), append(before, t.stamp)
 		}
-		if err := w.look(ctx, t); err != nil {
+	}
+	if err := w.follow(due...); err != nil {
+		return err
+	}
+	for i, t := range due {
+		if t.stamp != before[i] {
+			w.touch(t, t.quiet)
+		} else if err := w.look(ctx, t); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// look finds out whether a path has settled, and on what.
+// look finds out whether a path that was just followed has settled, and on what.
 func (w *watcher) look(ctx context.Context, t *target) error {
-	before := t.stamp
-	if err := w.follow(t); err != nil {
-		return err
-	}
-	if t.stamp != before {
-		w.touch(t, t.quiet)
-		return nil
-	}
 	if until := t.moved.Add(openPatience * w.settle); len(t.open) > 0 && time.Now().Before(until) {
 		t.due = until
 		return nil
 	}
 	t.due, t.open = time.Time{}, nil
 	if why := w.unusable(t); why != "" {
-		t.pending = nil
+		t.withdraw()
+		if t.member != nil && t.stamp == (stamp{}) {
+			w.vanish(t)
+			return nil
+		}
 		w.say(t, why)
 		return nil
 	}
@@ -340,6 +388,8 @@ func (w *watcher) look(ctx context.Context, t *target) error {
 	t.settleOn(c)
 	return nil
 }
+
+func (t *target) withdraw() { t.pending, t.since = nil, time.Time{} }
 
 // unusable says why there is nothing to compare: the file is missing, or not all there.
 func (w *watcher) unusable(t *target) string {
@@ -361,10 +411,11 @@ func (w *watcher) unusable(t *target) string {
 func (t *target) settleOn(c content) {
 	reason, news := t.known.differs(c)
 	if !news {
-		t.pending = nil
+		t.withdraw()
 		return
 	}
-	t.pending, t.next = &Event{Path: t.path, Reason: reason, Hash: c.hash}, c
+	t.pending, t.next = &Event{Path: t.path, File: t.abs, Reason: reason, Hash: c.hash}, c
+	t.since = firstOf(t.since, time.Now())
 }
 
 // say logs something about a path, once until something else happens to it.
@@ -373,5 +424,5 @@ func (w *watcher) say(t *target, text string) {
 		return
 	}
 	t.said = text
-	w.logf("watched path %q %s", t.path.Path, text)
+	w.logf("watched path %q %s", t.abs, text)
 }

@@ -13,11 +13,16 @@ import (
 )
 
 func TestParsePaths(t *testing.T) {
-	got, err := ParsePaths(" /app/server , auto=signal:HUP,/etc/app/=ignore,conf=signal:RTMIN+3,,/a=b=swap,/dev/shm/x ")
+	got, err := ParsePaths(" /app/server , auto=signal:HUP,/etc/app/=ignore,conf=signal:RTMIN+3,,/a=b=swap,/dev/shm/x," +
+		`/go=trigger,/e=hook,/e/*.conf=signal:HUP,*~=ignore,/a\*b/\[x]=swap,/a\*b/[x]\*?,/c\,d,/q\\`)
 	must(t, err)
 	want := []Path{
-		{"/app/server", "swap"}, {"auto", "signal:HUP"}, {"/etc/app", "ignore"}, {"conf", "signal:RTMIN+3"},
-		{"/a=b", "swap"}, {"/dev/shm/x", "swap"},
+		{Path: "/app/server", Action: "swap"}, {Path: "auto", Action: "signal:HUP"}, {Path: "/etc/app", Action: "ignore"},
+		{Path: "conf", Action: "signal:RTMIN+3"}, {Path: "/a=b", Action: "swap"}, {Path: "/dev/shm/x", Action: "swap"},
+		{Path: "/go", Action: "trigger"}, {Path: "/e", Action: "hook"},
+		{Path: "/e/*.conf", Action: "signal:HUP", Glob: true}, {Path: "*~", Action: "ignore", Glob: true},
+		{Path: "/a*b/[x]", Action: "swap"}, {Path: `/a*b/[x]\*?`, Action: "swap", Glob: true},
+		{Path: "/c,d", Action: "swap"}, {Path: `/q\`, Action: "swap"},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
@@ -30,7 +35,10 @@ func TestParsePaths(t *testing.T) {
 
 func TestParsePathsRefuses(t *testing.T) {
 	cases := map[string]string{
-		"/app=hook":        "not in this version",
+		"/app=hook:/x":     "HOOK_WATCH",
+		"/app/*/x":         "last component only",
+		"/app/[a":          "has no end",
+		"/proc/*":          "/proc holds",
 		"/app=signal:":     "needs a name",
 		"/app=restart":     "unknown action",
 		"=swap":            "empty",

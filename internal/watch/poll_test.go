@@ -98,7 +98,7 @@ func TestPollBesideInotify(t *testing.T) {
 	other := filepath.Join(dir, "other")
 	must(t, os.Link(app, other))
 	g := start(t, Options{Paths: only(app), Poll: 30 * time.Millisecond}, 0)
-	write(t, other, "behind your back", 0o755)
+	overwrite(t, other, "behind your back")
 	g.want("behind your back")
 }
 

@@ -12,16 +12,21 @@
 // content, by SHA-256, is new to the receiver. Only the last becomes an [Event]. So a touch is nothing, a tar archive
 // unpacked over the path in five hundred writes is one event, and so is an editor's save in four steps.
 //
+// A pattern ([Path].Glob) is a watch of its directory, which finds the files that begin to match; each of these is then
+// followed like any other path until it has vanished, which is an event as well, though not for a swap. What settles at
+// the same time and has the same effect is one [Event], because it is one save.
+//
 // Beside inotify the paths are looked at every Options.Poll, because events are lost in principle, not by accident:
 // changes on the other side of a bind mount, network and FUSE file systems, an overlay's upper directory. A change that
 // no event announced has to be still for a whole Poll interval. Where inotify cannot be had (its limits are per user
-// and node-wide in practice), polling goes on alone, after one line that names the limit.
+// and node-wide in practice), polling goes on alone, after one line that names the limit, and inotify is tried again once a minute.
 //
 // # Invariants
 //
 //   - One settled change of content, one event. Of several that the receiver has not taken yet only the newest is kept,
 //     one for each path, and one that turned out to lead back to what the receiver knows is withdrawn.
-//   - A file that is missing is no event: it is waited for.
+//   - A file that is missing is no event, unless a pattern stood for it: it is waited for.
+//   - Memory is bounded: by the paths, by 1,000 files a pattern, by 10,000 entries read of a directory.
 //   - Run never blocks on a receiver or on a file, and leaves no goroutine and no descriptor behind.
 //
 // # Kernel
@@ -62,19 +67,34 @@ type Options struct {
 	Whole func(path string) error
 	// PollOnly leaves inotify alone.
 	PollOnly bool
+	// Backend, if set, is told how files are watched, at the beginning and when that changes: BackendInotify or BackendPoll. It must not
+	// block.
+	Backend func(name string)
+	// Begun, if set, is called once what the paths hold is known: no change is missed from then on. It must not block.
+	Begun func()
 	// Logf, if set, is given what a user may want to know: a limit that was hit, a file waited for. One line a call.
 	Logf func(format string, args ...any)
 }
 
+// What Options.Backend is told. With inotify the paths are polled too, if Options.Poll says so.
+const (
+	BackendInotify = "inotify"
+	BackendPoll    = "poll"
+)
+
 // Event says that a watched path has new, settled content.
 type Event struct {
 	Path   Path   // as given in Options
-	Reason string // "content changed", "appeared", "became executable", "entries changed"
-	Hash   string // SHA-256 of a file in hexadecimal; "" for a directory, or when the file cannot be read
+	File   string // the absolute path; of a pattern, the file that matches
+	Reason string // "content changed", "appeared", "became executable", "entries changed", "touched", "vanished"
+	Hash   string // SHA-256 of a file in hexadecimal; "" for a directory, or when the file is gone or cannot be read
+	// Also are further paths that settled with this one and whose change has the same effect: the same action, swap and
+	// trigger being one. Hooks are always alone. Their own Also is nil.
+	Also []Event
 }
 
 // Run watches until ctx is done, and returns nil then. What the paths hold when Run begins is what the receiver is
-// taken to know: start it before the content is used. It reads each file once at the beginning and once after each
+// taken to know: the content should not be used before Options.Begun. It reads each file once at the beginning and once after each
 // change, in its own goroutine. Paths with the action "ignore" are not watched, and do not count as entries of a
 // watched directory. It fails at once when a path may not be watched, and when there is neither inotify nor polling.
 // The events channel may be unbuffered; it is not closed.
@@ -86,6 +106,9 @@ func Run(ctx context.Context, o Options, events chan<- Event) error {
 	defer w.close()
 	if err := w.begin(ctx); err != nil {
 		return ended(ctx, err)
+	}
+	if o.Begun != nil {
+		o.Begun()
 	}
 	return ended(ctx, w.loop(ctx, events))
 }
@@ -102,7 +125,8 @@ func newWatcher(o Options) (*watcher, error) {
 	if o.Settle < 0 || o.Poll < 0 {
 		return nil, fmt.Errorf("cannot watch: settle time %v or poll interval %v is negative", o.Settle, o.Poll)
 	}
-	w := &watcher{settle: o.Settle, interval: o.Poll, whole: o.Whole, logf: o.Logf, ignored: map[string]bool{}}
+	w := &watcher{settle: o.Settle, interval: o.Poll, whole: o.Whole, logf: o.Logf, backend: o.Backend, ignored: map[string]bool{}}
+	w.limits.pollOnly = o.PollOnly
 	if w.settle == 0 {
 		w.settle = DefaultSettle
 	}
@@ -116,6 +140,9 @@ func newWatcher(o Options) (*watcher, error) {
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
+	if o.PollOnly {
+		w.tellBackend(BackendPoll)
+	}
 	if len(w.targets) == 0 || o.PollOnly {
 		return w, nil
 	}
@@ -128,13 +155,24 @@ func (w *watcher) add(p Path) error {
 	if err != nil {
 		return fmt.Errorf("cannot watch %q: %w", p.Path, err)
 	}
-	if p.Action == ActionIgnore {
+	switch {
+	case p.Action == ActionIgnore && p.Glob:
+		w.ignoredGlobs = append(w.ignoredGlobs, abs)
+		return nil
+	case p.Action == ActionIgnore:
 		w.ignored[abs] = true
+		return nil
+	case p.Glob && filepath.Dir(abs) == "/":
+		w.addGlob(p, abs)
 		return nil
 	}
 	if err := forbidden(abs); err != nil {
 		return fmt.Errorf("cannot watch %q: %w", p.Path, err)
 	}
-	w.targets = append(w.targets, &target{path: p, abs: abs})
+	if p.Glob {
+		w.addGlob(p, abs)
+		return nil
+	}
+	w.targets = append(w.targets, &target{path: p, abs: abs, effect: effectOf(p, abs)})
 	return nil
 }

@@ -102,6 +102,42 @@ func write(t *testing.T, path, body string, mode os.FileMode) {
 	must(t, os.Chmod(path, mode))
 }
 
+// overwrite puts new content into a file in one step; it is not to be shorter than the old one.
+func overwrite(t *testing.T, path, body string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	must(t, err)
+	defer f.Close()
+	_, err = f.WriteString(body)
+	must(t, err)
+}
+
+// looks are a Whole that takes everything for whole, and a way to wait until the watcher looks at a file with these bytes. An event of before
+// cannot be had from then on.
+func looks(t *testing.T) (whole func(path string) error, await func(body string)) {
+	seen := make(chan string, 1000)
+	whole = func(path string) error {
+		if body, err := os.ReadFile(path); err == nil {
+			seen <- string(body)
+		}
+		return nil
+	}
+	await = func(body string) {
+		t.Helper()
+		for late := time.After(patience); ; {
+			select {
+			case got := <-seen:
+				if got == body {
+					return
+				}
+			case <-late:
+				t.Fatalf("nobody looks at %q", body)
+			}
+		}
+	}
+	return whole, await
+}
+
 // replace puts new content under a path in one step.
 func replace(t *testing.T, path, body string) {
 	t.Helper()
@@ -164,7 +200,7 @@ func TestOneSaveOneEvent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir, app := place(t)
-			g := start(t, Options{Paths: only(app)}, 0)
+			g := start(t, Options{Paths: only(app), Settle: wideSettle}, 0)
 			from := filepath.Join(dir, "build", "server")
 			write(t, from, big("2"), 0o755)
 			way(t, from, app)
@@ -222,7 +258,7 @@ func TestSlowWriter(t *testing.T) {
 func TestWriterThatNeverCloses(t *testing.T) {
 	_, app := place(t)
 	g := start(t, Options{Paths: only(app), Settle: 10 * time.Millisecond}, 0)
-	f, err := os.OpenFile(app, os.O_WRONLY|os.O_TRUNC, 0)
+	f, err := os.OpenFile(app, os.O_WRONLY, 0) // in one write: half of it could be taken for all
 	must(t, err)
 	defer f.Close()
 	began := time.Now()
@@ -276,11 +312,13 @@ func quietFor(t *testing.T, g *watching, d time.Duration) {
 // TestBackAgain is A -> B -> A while nobody takes events: nothing is left to tell.
 func TestBackAgain(t *testing.T) {
 	_, app := place(t)
-	g := start(t, Options{Paths: only(app)}, 0)
+	whole, await := looks(t)
+	g := start(t, Options{Paths: only(app), Whole: whole}, 0)
 	replace(t, app, "two")
-	time.Sleep(4 * testSettle) // it settles, and waits for its receiver
+	await("two")
+	time.Sleep(testSettle) // it waits for its receiver
 	replace(t, app, "one")
-	time.Sleep(25 * testSettle) // it is noticed: who takes an event sooner may still get the old one
+	await("one") // who takes an event sooner may still get the old one
 	quietFor(t, g, 4*testSettle)
 	replace(t, app, "three")
 	g.want("three")
@@ -293,7 +331,7 @@ func TestGoneBeforeItWasTaken(t *testing.T) {
 	replace(t, app, "two")
 	time.Sleep(4 * testSettle) // it settles, and waits for its receiver
 	must(t, os.Remove(app))
-	time.Sleep(25 * testSettle)
+	waitFor(t, "it is missed", func() bool { return g.count("waited for") > 0 })
 	quietFor(t, g, testSettle)
 	write(t, app, "three", 0o755)
 	g.want("three")
@@ -303,10 +341,8 @@ func TestUnlinkThenCreate(t *testing.T) {
 	_, app := place(t)
 	g := start(t, Options{Paths: only(app)}, 0)
 	must(t, os.Remove(app))
+	waitFor(t, "the missing file is told", func() bool { return g.count("waited for") > 0 })
 	quietFor(t, g, 3*testSettle)
-	if !strings.Contains(g.logged(), "waited for") {
-		t.Errorf("nothing was said about the missing file: %q", g.logged())
-	}
 	write(t, app, "two", 0o755)
 	g.want("two")
 }
@@ -316,7 +352,7 @@ func TestDirectoriesComeLater(t *testing.T) {
 	dir, _ := place(t)
 	deep := filepath.Join(dir, "a", "b", "c", "server")
 	g := start(t, Options{Paths: only(deep)}, 0)
-	write(t, deep, "one", 0o755)
+	replace(t, deep, "one") // whoever writes to it is not seen before its directory is watched
 	if e := g.want("one"); e.Reason != "appeared" {
 		t.Errorf("reason %q", e.Reason)
 	}
@@ -394,10 +430,11 @@ func TestStorm(t *testing.T) {
 // TestSlowReceiver finds only the newest when it comes back.
 func TestSlowReceiver(t *testing.T) {
 	_, app := place(t)
-	g := start(t, Options{Paths: only(app), Settle: 10 * time.Millisecond}, 0)
+	whole, await := looks(t)
+	g := start(t, Options{Paths: only(app), Settle: 10 * time.Millisecond, Whole: whole}, 0)
 	for _, body := range []string{"two", "three", "four"} {
 		replace(t, app, body)
-		time.Sleep(50 * time.Millisecond) // let it settle: then there is an event to replace
+		await(body) // it settles: then there is an event to replace
 	}
 	g.want("four")
 	replace(t, app, "five")
@@ -416,10 +453,8 @@ func TestHalf(t *testing.T) {
 	}
 	g := start(t, Options{Paths: only(app), Whole: whole}, 0)
 	write(t, app, "half a sent", 0o755)
+	waitFor(t, "the missing half is told", func() bool { return g.count("no full stop") > 0 })
 	quietFor(t, g, 5*testSettle)
-	if !strings.Contains(g.logged(), "no full stop") {
-		t.Errorf("log %q", g.logged())
-	}
 	f, err := os.OpenFile(app, os.O_APPEND|os.O_WRONLY, 0)
 	must(t, err)
 	_, err = f.WriteString("ence.")
@@ -475,4 +510,21 @@ func TestSeveralPaths(t *testing.T) {
 	if e := g.want("two"); e.Path != paths[0] {
 		t.Errorf("event %+v", e)
 	}
+}
+
+// TestBegun changes a file as soon as Run says that it misses nothing any more.
+func TestBegun(t *testing.T) {
+	_, app := place(t)
+	ctx, stop := context.WithCancel(t.Context())
+	begun, events, ended := make(chan bool), make(chan Event), make(chan error, 1)
+	go func() {
+		ended <- Run(ctx, Options{Paths: only(app), Settle: testSettle, Begun: func() { close(begun) }}, events)
+	}()
+	<-begun
+	replace(t, app, "two")
+	if e := <-events; e.Reason != "content changed" {
+		t.Errorf("reason %q", e.Reason)
+	}
+	stop()
+	must(t, <-ended)
 }

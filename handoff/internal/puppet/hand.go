@@ -16,7 +16,7 @@ import (
 )
 
 // patience is how long one reply may take; nothing waits for it on a good day.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // Puppet is a started puppet. It ends with the test at the latest.
 type Puppet struct {

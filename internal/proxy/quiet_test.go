@@ -1,0 +1,5 @@
+package proxy
+
+import "log/slog"
+
+var quiet = slog.New(slog.DiscardHandler)
