@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -54,7 +56,7 @@ func runDoctor(c *call) int {
 	case len(c.args) > 0:
 		return c.usage("doctor takes no words: got %q", c.args[0])
 	case !c.has("drain"):
-		for name := range c.values {
+		for _, name := range slices.Sorted(maps.Keys(c.values)) {
 			if name != "json" {
 				return c.usage("--%s is of doctor --drain", name)
 			}

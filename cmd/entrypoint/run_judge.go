@@ -51,10 +51,11 @@ func (s *setup) followFaults() error {
 		return nil
 	}
 	var faults []error
-	for name, used := range map[string]bool{"ENTRYPOINT_CANARY": len(s.canary) > 0, "ENTRYPOINT_BAKE": s.cfg.Bake > 0} {
-		if used {
-			faults = append(faults, s.fault(name, errors.New(why)))
-		}
+	if len(s.canary) > 0 {
+		faults = append(faults, s.fault("ENTRYPOINT_CANARY", errors.New(why)))
+	}
+	if s.cfg.Bake > 0 {
+		faults = append(faults, s.fault("ENTRYPOINT_BAKE", errors.New(why)))
 	}
 	return errors.Join(faults...)
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -181,7 +183,8 @@ func (d *desk) reopen() (int, error) {
 	defer d.mu.Unlock()
 	n := 0
 	var faults []error
-	for key, k := range d.sinks {
+	for _, key := range slices.Sorted(maps.Keys(d.sinks)) {
+		k := d.sinks[key]
 		if k.full == nil {
 			continue
 		}

@@ -17,15 +17,26 @@ type sender struct {
 	PID  int    `json:"pid"`
 }
 
-// severity is that of a line of slog: its level stands near its beginning, in JSON and in text.
+// severity is that of a line of slog: nothing of the message stands before its level, in JSON and in text.
 func severity(line []byte) int {
-	for level, n := range map[string]int{"DEBUG": 7, "WARN": 4, "ERROR": 3} {
-		if head := line[:min(len(line), 80)]; bytes.Contains(head, []byte(`"level":"`+level)) || bytes.Contains(head, []byte("level="+level)) {
-			return n
+	mark := "level="
+	if bytes.HasPrefix(line, []byte("{")) {
+		mark = `"level":"`
+	}
+	_, level, _ := bytes.Cut(line[:min(len(line), 80)], []byte(mark))
+	for _, s := range severities {
+		if bytes.HasPrefix(level, []byte(s.level)) {
+			return s.number
 		}
 	}
 	return 6
 }
+
+// severities are those of RFC 5424 for the levels of slog; any other line is informational.
+var severities = [...]struct {
+	level  string
+	number int
+}{{"DEBUG", 7}, {"WARN", 4}, {"ERROR", 3}}
 
 // local is a line as syslog(3) sends it to the local socket: the server adds the name of the host.
 func (s sender) local(line []byte, now time.Time) []byte {

@@ -52,6 +52,29 @@ func TestMessages(t *testing.T) {
 	}
 }
 
+// TestSeverity asks many times: what a message says must not count in any of them.
+func TestSeverity(t *testing.T) {
+	for line, want := range map[string]int{
+		`{"time":"2026-11-02T03:04:05Z","level":"DEBUG","msg":"level=ERROR"}`: 7,
+		`{"time":"2026-11-02T03:04:05Z","level":"INFO","msg":"level=ERROR"}`:  6,
+		`{"time":"2026-11-02T03:04:05Z","level":"WARN","msg":"level=ERROR"}`:  4,
+		`{"time":"x","level":"ERROR","msg":"a \"level\":\"WARN"}`:             3,
+		`time=2026-11-02T03:04:05Z level=INFO msg="level=DEBUG level=WARN"`:   6,
+		`time=2026-11-02T03:04:05Z level=WARN msg="level=ERROR"`:              4,
+		`level=ERROR+2 msg={"level":"DEBUG"}`:                                 3,
+		"":                                                                    6,
+		"panic: no line of slog":                                              6,
+		strings.Repeat("x", 80) + "level=ERROR":                               6,
+	} {
+		for range 100 {
+			if got := severity([]byte(line)); got != want {
+				t.Errorf("%s: severity %d, want %d", line, got, want)
+				break
+			}
+		}
+	}
+}
+
 // server is one end of connections; reads notes what comes.
 type server struct {
 	mu    sync.Mutex
