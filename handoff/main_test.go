@@ -129,16 +129,7 @@ type app struct {
 func serve(t *testing.T, l *Lease) *app {
 	t.Helper()
 	a := &app{gen: l.gen}
-	for _, f := range l.Files() {
-		ln, err := listenerOf(f.FD)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a.lns = append(a.lns, ln)
-		a.loops.Add(1)
-		go a.accept(ln)
-	}
-	t.Cleanup(a.stop)
+	a.begin(t, l)
 	return a
 }
 

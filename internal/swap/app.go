@@ -424,6 +424,23 @@ func (a *App) spec(p *checkedProgram, env []string) reaper.Spec {
 	}
 }
 
+// beside describes a command that runs as the app does, but without its sockets and with nothing to read: a check or a hook. Where
+// its output goes is left open (-1). release closes what the description refers to, when the command has ended.
+func (a *App) beside(argv []string, dir string, env []string) (spec reaper.Spec, release func(), err error) {
+	file, err := artifact.Open(argv[0], dir, lookup(env, "PATH"))
+	if err != nil {
+		return reaper.Spec{}, nil, err
+	}
+	null, err := devNull()
+	if err != nil {
+		file.Close()
+		return reaper.Spec{}, nil, err
+	}
+	spec = a.spec(&checkedProgram{Artifact: file, command: argv, dir: dir}, env)
+	spec.Files = []int{rawFD(null), -1, -1}
+	return spec, func() { null.Close(); file.Close() }, nil
+}
+
 // tree is the process as the supervisor sees it.
 func (c *child) tree() Process {
 	if c.vanished == nil {

@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hotswap-init/entrypoint/handoff"
-	"github.com/hotswap-init/entrypoint/internal/artifact"
 	"github.com/hotswap-init/entrypoint/internal/probe"
 	"github.com/hotswap-init/entrypoint/reaper"
 )
@@ -38,22 +37,15 @@ const (
 // exec runs a command as the app's user, without the app's sockets, and waits for it. It is told how to reach the candidate.
 // Its last words are in the error.
 func (c *child) exec(ctx context.Context, argv []string) error {
-	file, err := artifact.Open(argv[0], c.program.dir, lookup(c.env, "PATH"))
+	spec, release, err := c.app.beside(argv, c.program.dir, c.env)
 	if err != nil {
 		return err
 	}
-	defer file.Close()
-	null, err := devNull()
-	if err != nil {
-		return err
-	}
-	defer null.Close()
+	defer release()
 	v := &visit{c: c, started: make(chan struct{})} // from here on begun is called in any case: doors wait for that
 	v.doors = probe.NewDoors(maxDoors, v.admits)
 	defer v.doors.Close() // nothing is lost by a listener that cannot be closed
-	spec := c.app.spec(&checkedProgram{Artifact: file, command: argv, dir: c.program.dir}, c.env)
 	spec.Env = append(spec.Env[:len(spec.Env):len(spec.Env)], v.environment()...)
-	spec.Files = []int{rawFD(null), -1, -1}
 	said, err := c.app.runHelper(ctx, spec, v.begun)
 	switch {
 	case err != nil && said != "":

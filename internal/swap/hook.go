@@ -10,8 +10,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/hotswap-init/entrypoint/internal/artifact"
 )
 
 // maxHookLine is where a longer line of a hook's output is cut into several.
@@ -38,22 +36,16 @@ func (a *App) Hook(ctx context.Context, argv, extra []string, line func(text str
 	if err != nil {
 		return err
 	}
-	file, err := artifact.Open(argv[0], dir, lookup(env, "PATH"))
+	spec, release, err := a.beside(argv, dir, env)
 	if err != nil {
 		return err
 	}
-	defer file.Close()
-	null, err := devNull()
-	if err != nil {
-		return err
-	}
-	defer null.Close()
+	defer release()
 	said, err := newLines(line)
 	if err != nil {
 		return fmt.Errorf("cannot open a pipe for its output: %w", err)
 	}
-	spec := a.spec(&checkedProgram{Artifact: file, command: argv, dir: dir}, env)
-	spec.Files = []int{rawFD(null), rawFD(said.write), rawFD(said.write)}
+	spec.Files[1], spec.Files[2] = rawFD(said.write), rawFD(said.write)
 	_, err = a.runHelper(ctx, spec, nil)
 	said.close()
 	return err
