@@ -263,3 +263,29 @@ func TestPhasesOfARecord(t *testing.T) {
 		known(t, counters(r))
 	})
 }
+
+// TestLastSwaps: the newest fifty are on record, the refused one among them, each with its cause, its phases and its result.
+func TestLastSwaps(t *testing.T) {
+	const swaps, kept = 60, 50
+	script := make([]behaviour, swaps+1) // the first one is the start
+	script[swaps] = behaviour{exits: exits(3)}
+	inBubble(t, newWorld(t, script...), nil, func(r *rig) {
+		for range swaps - 1 {
+			wantCode(r.t, r.reload(), CodeDone)
+		}
+		wantCode(r.t, r.reload(), CodeRejected)
+		st := r.want(swaps, "serving")
+		if len(st.LastSwaps) != kept {
+			r.t.Fatalf("%d swaps are on record", len(st.LastSwaps))
+		}
+		for i, record := range st.LastSwaps {
+			to, code := swaps+1-kept+1+i, CodeDone
+			if i == kept-1 {
+				code = CodeRejected
+			}
+			if record.To != to || record.Code != code || record.Cause != "test" || len(record.Phases) == 0 || record.Text == "" {
+				r.t.Errorf("record %d: %+v", i, record)
+			}
+		}
+	})
+}
