@@ -174,8 +174,10 @@ func freeAddress(t *testing.T) string {
 var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
 
 // get asks the app once.
-func (s *scene) get(path string) (string, error) {
-	r, err := client.Get("http://" + s.addr + path)
+func (s *scene) get(path string) (string, error) { return s.getBy(client, path) }
+
+func (s *scene) getBy(c *http.Client, path string) (string, error) {
+	r, err := c.Get("http://" + s.addr + path)
 	if err != nil {
 		return "", err
 	}
@@ -191,8 +193,10 @@ type who struct {
 	gen     int
 }
 
-func (s *scene) who() (who, error) {
-	text, err := s.get("/")
+func (s *scene) who() (who, error) { return s.whoTo(client) }
+
+func (s *scene) whoTo(c *http.Client) (who, error) {
+	text, err := s.getBy(c, "/")
 	if err != nil {
 		return who{}, err
 	}

@@ -6,10 +6,13 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/hotswap-init/entrypoint/internal/swap"
 )
@@ -48,8 +51,8 @@ const censusShare = 10
 type census struct {
 	mu     sync.Mutex
 	counts map[string]int
-	at     time.Time // when the last count ended
-	took   time.Duration
+	at     time.Time     // when the last count ended
+	took   time.Duration // of a processor, not of the clock: what is busy or stands still makes no count an old one
 }
 
 // censuses has one for each app.
@@ -77,11 +80,19 @@ func (c *census) take(st *swap.Status, root string) map[string]int {
 	if !c.at.IsZero() && time.Since(c.at) < censusShare*c.took {
 		return c.counts
 	}
-	began := time.Now()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	began := used()
 	c.counts = countConnections(st, root)
-	c.at = time.Now()
-	c.took = c.at.Sub(began)
+	c.at, c.took = time.Now(), used()-began
 	return c.counts
+}
+
+// used is what this thread has had of a processor.
+func used() time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) // a clock that every thread has
+	return time.Duration(t.Nano())
 }
 
 // countConnections counts the accepted connections of the held TCP addresses, by listener, from what the kernel shows to everybody in this network

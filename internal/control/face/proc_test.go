@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/hotswap-init/entrypoint/internal/swap"
 )
 
@@ -136,5 +138,42 @@ func TestCensus(t *testing.T) {
 	c.took = 0
 	if got := c.take(&st, "testdata"); got["web"] != 3 || c.took <= 0 {
 		t.Errorf("an old count is not renewed: %v after %v", got, c.took)
+	}
+}
+
+// TestCensusStandsStill: a count that had to wait is not an old one for ten times as long as it waited.
+func TestCensusStandsStill(t *testing.T) {
+	root := t.TempDir()
+	if err := os.MkdirAll(root+"/self/net", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	list, err := os.ReadFile("testdata/self/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(root+"/self/net/tcp", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const still = 300 * time.Millisecond
+	wrote := make(chan error, 1)
+	go func() {
+		f, err := os.OpenFile(root+"/self/net/tcp", os.O_WRONLY, 0)
+		if err == nil {
+			time.Sleep(still) // the reader has opened it, and waits
+			_, err = f.Write(list)
+			_ = f.Close()
+		}
+		wrote <- err
+	}()
+	st := sampleStatus()
+	c, began := &census{}, time.Now()
+	if got := c.take(&st, root); got["web"] != 3 {
+		t.Errorf("the count is %v", got)
+	}
+	if err := <-wrote; err != nil {
+		t.Fatal(err)
+	}
+	if whole := time.Since(began); whole < still || c.took <= 0 || c.took > whole-still/2 {
+		t.Errorf("a count that stood still for %v of %v is said to have taken %v", still, whole, c.took)
 	}
 }
