@@ -19,7 +19,8 @@ const (
 	// loadFirst and loadMost pace the look at what is left of a draining generation's traffic.
 	loadFirst, loadMost = 5 * time.Millisecond, 100 * time.Millisecond
 	// loadShare keeps counting below a tenth of a processor where there are very many connections.
-	loadShare = 10
+	// loadRare bounds that: a count may have taken long because the machine stood still.
+	loadShare, loadRare = 10, 5 * time.Second
 )
 
 // fire is the only place where a generation changes state.
@@ -291,7 +292,7 @@ func (s *Supervisor) countTraffic(ctx context.Context, list []Traffic, told func
 		if !s.post(func() { told(counted{load, first, why}) }) {
 			return
 		}
-		pause := max(d, loadShare*took)
+		pause := max(d, min(loadShare*took, loadRare))
 		if !quiet {
 			pause = min(pause, max(0, time.Until(over))) // DRAIN_QUIET is a promise
 		}

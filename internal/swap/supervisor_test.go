@@ -443,6 +443,25 @@ func TestDrainQuietIsBoundedWhereCountingIsSlow(t *testing.T) {
 	})
 }
 
+// A machine that stood still during one look at the connections does not put the next one off by ten times as long.
+func TestDrainAfterOneSlowCount(t *testing.T) {
+	var looks atomic.Int32
+	w := newWorld(t, behaviour{load: func() handoff.Load {
+		if looks.Add(1) > 1 {
+			return handoff.Load{Known: true}
+		}
+		time.Sleep(time.Minute)
+		return handoff.Load{Known: true, Open: 1, Busy: 1}
+	}})
+	inBubble(t, w, func(o *Options) { o.DrainQuiet = time.Hour }, func(r *rig) {
+		wantCode(t, r.reload(), CodeDone)
+		time.Sleep(time.Minute)
+		r.wantState(1, Draining)
+		time.Sleep(6 * time.Second)
+		r.wantState(1, Exited)
+	})
+}
+
 func TestMaxDraining(t *testing.T) {
 	busy := behaviour{load: func() handoff.Load { return handoff.Load{Known: true, Open: 1, Busy: 1} }, handle: stubborn}
 	w := newWorld(t, busy, busy, busy, busy)
