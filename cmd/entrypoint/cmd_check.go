@@ -16,6 +16,7 @@ import (
 	"github.com/hotswap-init/entrypoint/internal/probe"
 	"github.com/hotswap-init/entrypoint/internal/swap"
 	"github.com/hotswap-init/entrypoint/internal/watch"
+	"github.com/hotswap-init/entrypoint/reaper"
 )
 
 var checkCommand = &command{
@@ -132,13 +133,14 @@ func (s *setup) surroundings(environ []string, r *checkReport) error {
 		r.Warnings = append(r.Warnings, checkItem{"ENTRYPOINT_" + name, fmt.Sprintf(format, a...)})
 	}
 	c := s.cfg
-	store, err := artifact.NewStore(artifact.StoreOptions{Exec: artifact.Exec(c.Exec), Verify: s.verify})
+	try := reaper.New().TryExec
+	store, err := artifact.NewStore(artifact.StoreOptions{Exec: artifact.Exec(c.Exec), Try: try, Verify: s.verify})
 	if err != nil {
 		return err
 	}
 	defer store.Close() // it keeps nothing on disk
 	if c.StateDir != "" && c.Exec != "path" {
-		switch err := artifact.DirectoryExecutable(c.StateDir); {
+		switch err := artifact.DirectoryExecutable(c.StateDir, try); {
 		case err != nil && c.Exec == "copy":
 			faults = append(faults, s.fault("ENTRYPOINT_STATE_DIR", err))
 		case err != nil:

@@ -126,9 +126,10 @@ func (s *setup) asked() here.Asked {
 
 // tries are the questions that take other packages of ours: each is answered by what the init itself does.
 func (s *setup) tries() here.Tries {
-	t := here.Tries{Memfd: artifact.MemoryExecutable, Filter: transparent.Probe, Rehearse: s.rehearseBind, Steer: trySteering}
+	try := reaper.New().TryExec
+	t := here.Tries{Memfd: func() error { return artifact.MemoryExecutable(try) }, Filter: transparent.Probe, Rehearse: s.rehearseBind, Steer: trySteering}
 	if dir := s.cfg.StateDir; dir != "" {
-		t.StateDir = func() error { return artifact.DirectoryExecutable(dir) }
+		t.StateDir = func() error { return artifact.DirectoryExecutable(dir, try) }
 	}
 	return t
 }

@@ -201,7 +201,7 @@ func (p *initProcess) open(environ []string) error {
 		p.log.Warn(w, "part", "config")
 	}
 	p.store, err = artifact.NewStore(artifact.StoreOptions{
-		Exec: artifact.Exec(p.cfg.Exec), StateDir: p.cfg.StateDir, Verify: p.verify, Logf: p.logfOf("artifact"),
+		Exec: artifact.Exec(p.cfg.Exec), StateDir: p.cfg.StateDir, Try: p.reaper.TryExec, Verify: p.verify, Logf: p.logfOf("artifact"),
 	})
 	if err != nil {
 		return err

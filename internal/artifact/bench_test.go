@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/hotswap-init/entrypoint/reaper"
 )
 
 // programOf is a program of at least size bytes: ours, with a payload behind it.
@@ -47,7 +49,7 @@ func BenchmarkNewStore(b *testing.B) {
 	for _, dir := range []string{"", b.TempDir()} {
 		b.Run(fmt.Sprintf("file=%v", dir != ""), func(b *testing.B) {
 			for b.Loop() {
-				s, err := NewStore(StoreOptions{StateDir: dir})
+				s, err := NewStore(StoreOptions{StateDir: dir, Try: reaper.New().TryExec})
 				must(b, err)
 				_ = s.sealed()
 				must(b, s.Close())

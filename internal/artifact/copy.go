@@ -192,7 +192,7 @@ func readOnly(f *os.File) (*os.File, error) {
 }
 
 // memoryExecutable asks the kernel whether it would execute a memory file.
-func memoryExecutable() error {
+func memoryExecutable(try Try) error {
 	w, err := NewMemory("entrypoint-test")
 	if err != nil {
 		return err
@@ -209,7 +209,7 @@ func memoryExecutable() error {
 		return err
 	}
 	defer r.Close()
-	if err := tryExec(r); err != nil {
+	if err := try.why(r); err != nil {
 		return plain("the kernel executes no memory files", err)
 	}
 	return nil

@@ -58,7 +58,7 @@ func spec(a *Artifact, args ...string) reaper.Spec {
 
 // asInit starts a program as an init would: arguments are the kind of Exec, the state directory, the program.
 func asInit(args []string) {
-	s, err := NewStore(StoreOptions{Exec: Exec(args[0]), StateDir: args[1]})
+	s, err := NewStore(StoreOptions{Exec: Exec(args[0]), StateDir: args[1], Try: reaper.New().TryExec})
 	orPanic(err)
 	a, err := s.Open(context.Background(), args[2], "", "")
 	orPanic(err)
@@ -160,7 +160,7 @@ func asStorm(args []string) {
 		})
 	}
 	for _, dir := range []string{"", args[0]} {
-		s, err := NewStore(StoreOptions{StateDir: dir, Exec: ExecCopy})
+		s, err := NewStore(StoreOptions{StateDir: dir, Exec: ExecCopy, Try: r.TryExec})
 		orPanic(err)
 		for range 100 {
 			a, err := s.Open(ctx, args[1], "", "")

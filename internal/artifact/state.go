@@ -42,13 +42,13 @@ type stateFiles struct {
 }
 
 // newStateFiles makes a directory of our own below dir, and removes those of dead inits.
-func newStateFiles(dir string) (*stateFiles, error) {
+func newStateFiles(dir string, try Try) (*stateFiles, error) {
 	sweep(dir)
-	return openStateFiles(dir)
+	return openStateFiles(dir, try)
 }
 
 // openStateFiles makes a directory of our own below dir.
-func openStateFiles(dir string) (*stateFiles, error) {
+func openStateFiles(dir string, try Try) (*stateFiles, error) {
 	cannot := func(err error) error {
 		return fmt.Errorf("cannot keep private copies in %q: %w", dir, err)
 	}
@@ -61,7 +61,7 @@ func openStateFiles(dir string) (*stateFiles, error) {
 	if err != nil {
 		return nil, cannot(bare(err))
 	}
-	if err := s.tryExec(); err != nil {
+	if err := s.tryExec(try); err != nil {
 		_ = s.close()
 		return nil, cannot(err)
 	}
@@ -174,7 +174,7 @@ func enterable(path string) bool {
 }
 
 // tryExec asks the kernel whether it would execute files here.
-func (s *stateFiles) tryExec() error {
+func (s *stateFiles) tryExec(try Try) error {
 	path := filepath.Join(s.dir, "test")
 	if err := os.WriteFile(path, []byte(noProgram), 0o700); err != nil {
 		return bare(err)
@@ -185,7 +185,7 @@ func (s *stateFiles) tryExec() error {
 		return bare(err)
 	}
 	defer f.Close()
-	switch err := tryExec(f); {
+	switch err := try.why(f); {
 	case err == nil:
 		return nil
 	case mountedNoExec(path):

@@ -34,6 +34,8 @@ type StoreOptions struct {
 	// StateDir, if not empty, is an existing directory. Copies go to files below it where it can be written and executed
 	// from, else to memory.
 	StateDir string
+	// Try asks the kernel whether it executes copies. nil: it is not asked, and taken to.
+	Try Try
 	// Verify is what a program has to show before it is run. nil: nothing.
 	Verify *Verifier
 	// Logf gets a sentence the first time that a copy was not made, or not in the usual place. nil drops it.
@@ -61,7 +63,7 @@ type Store struct {
 func NewStore(o StoreOptions) (*Store, error) {
 	s := &Store{
 		exec: o.Exec, verify: o.Verify, logf: o.Logf, memory: systemMemory,
-		sealed: sync.OnceValue(memoryExecutable), said: map[string]bool{},
+		sealed: sync.OnceValue(func() error { return memoryExecutable(o.Try) }), said: map[string]bool{},
 	}
 	if s.exec == "" {
 		s.exec = ExecAuto
@@ -69,7 +71,7 @@ func NewStore(o StoreOptions) (*Store, error) {
 	if o.StateDir == "" || s.exec == ExecPath {
 		return s, nil
 	}
-	files, err := newStateFiles(o.StateDir)
+	files, err := newStateFiles(o.StateDir, o.Try)
 	switch {
 	case err == nil:
 		s.files = files

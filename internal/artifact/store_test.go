@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hotswap-init/entrypoint/reaper"
 )
 
 // store makes a Store that is closed in the end, with all that it said.
@@ -385,10 +387,10 @@ func TestStateDirs(t *testing.T) {
 		if dir == noexec && !mounted {
 			continue
 		}
-		if _, err := NewStore(StoreOptions{Exec: ExecCopy, StateDir: dir}); err == nil || !strings.Contains(err.Error(), part) {
+		if _, err := NewStore(StoreOptions{Exec: ExecCopy, StateDir: dir, Try: reaper.New().TryExec}); err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("%q: %v", dir, err)
 		}
-		s, said := store(t, StoreOptions{StateDir: dir})
+		s, said := store(t, StoreOptions{StateDir: dir, Try: reaper.New().TryExec})
 		if len(*said) != 1 || !strings.Contains((*said)[0], part) {
 			t.Errorf("%q: said %q", dir, *said)
 		}
@@ -575,13 +577,14 @@ func TestRounds(t *testing.T) {
 	}
 }
 
-// TestExecCannotHappen asks the kernel in earnest, and is still there.
+// TestExecCannotHappen asks the kernel in earnest.
 func TestExecCannotHappen(t *testing.T) {
-	must(t, memoryExecutable())
+	try := Try(reaper.New().TryExec)
+	must(t, memoryExecutable(try))
 	f, err := os.Open(write(t, filepath.Join(tempDir(t), "x"), noProgram, 0o644))
 	must(t, err)
 	defer f.Close()
-	if err := tryExec(f); !errors.Is(err, unix.EACCES) {
+	if err := try.why(f); !errors.Is(err, unix.EACCES) {
 		t.Errorf("not executable: %v", err)
 	}
 }

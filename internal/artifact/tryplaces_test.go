@@ -4,11 +4,13 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/hotswap-init/entrypoint/reaper"
 )
 
 // Both tries leave the place as it was, the directories of other inits included.
 func TestTryPlaces(t *testing.T) {
-	if err := MemoryExecutable(); err != nil {
+	if err := MemoryExecutable(reaper.New().TryExec); err != nil {
 		t.Errorf("memory: %v", err)
 	}
 	dir := t.TempDir()
@@ -19,7 +21,7 @@ func TestTryPlaces(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dead, stateLock), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := DirectoryExecutable(dir); err != nil {
+	if err := DirectoryExecutable(dir, reaper.New().TryExec); err != nil {
 		t.Errorf("directory: %v", err)
 	}
 	entries, err := os.ReadDir(dir)
@@ -27,7 +29,7 @@ func TestTryPlaces(t *testing.T) {
 		t.Errorf("left behind: %v, %v", entries, err)
 	}
 	for _, bad := range []string{filepath.Join(dir, "missing"), filepath.Join(dead, stateLock)} {
-		if DirectoryExecutable(bad) == nil {
+		if DirectoryExecutable(bad, nil) == nil {
 			t.Errorf("%s can hold programs", bad)
 		}
 	}

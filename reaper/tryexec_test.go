@@ -1,0 +1,79 @@
+package reaper
+
+import (
+	"encoding/binary"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestTryExec: this process makes threads while the kernel thinks about it.
+func TestTryExec(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x")
+	if err := os.WriteFile(path, []byte("none: not a program\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r := New()
+	asked := func() error { return r.TryExec(f) }
+	if err := asked(); !errors.Is(err, unix.ENOEXEC) {
+		t.Errorf("no program: %v", err)
+	}
+	// A program that watches the file has to allow each read of it: the kernel waits with the exec until it has.
+	fan, err := unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_CLOEXEC, unix.O_RDONLY|unix.O_CLOEXEC)
+	if err != nil {
+		t.Skipf("a file cannot be watched: %v", err)
+	}
+	watch := os.NewFile(uintptr(fan), "fanotify")
+	defer watch.Close()
+	if err := unix.FanotifyMark(fan, unix.FAN_MARK_ADD, unix.FAN_ACCESS_PERM, unix.AT_FDCWD, path); err != nil {
+		t.Skipf("a file cannot be watched: %v", err)
+	}
+	answer := make(chan error, 1)
+	go func() { answer <- asked() }()
+	event := make([]byte, 4096)
+	n, err := watch.Read(event)
+	if err != nil || n < 24 {
+		t.Fatalf("%d bytes: %v", n, err)
+	}
+	fd := binary.NativeEndian.Uint32(event[16:])
+	var held sync.WaitGroup
+	release := make(chan struct{})
+	defer close(release)
+	for range 20 { // more than there are
+		held.Add(1)
+		go func() {
+			runtime.LockOSThread()
+			held.Done()
+			<-release
+		}()
+	}
+	held.Wait()
+	allow := binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(nil, fd), unix.FAN_ALLOW)
+	if _, err := watch.Write(allow); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(int(fd))
+	if err := <-answer; !errors.Is(err, unix.ENOEXEC) {
+		t.Errorf("no program: %v", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	unix.FanotifyMark(fan, unix.FAN_MARK_FLUSH, 0, unix.AT_FDCWD, path)
+	if err := asked(); !errors.Is(err, unix.EACCES) {
+		t.Errorf("not executable: %v", err)
+	}
+	if s := r.Stats(); s.Children != 0 || s.Orphans != 0 {
+		t.Errorf("they are counted: %+v", s)
+	}
+}
