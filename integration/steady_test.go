@@ -107,7 +107,9 @@ func steady(t *testing.T, e engine.Engine, swaps int) {
 	s := play(t, e, "version=v0"+fast, "ENTRYPOINT_DRAIN_TIMEOUT=5s", backToBack)
 	s.underLoad()
 	var base footprint
-	for i := 1; i <= swaps; i++ {
+	const calm = 3 // swaps in the end, one after the other is over: they bring the active slot to a low index, however many drained at once
+	var st status
+	for i := 1; i <= swaps+calm; i++ {
 		version := fmt.Sprint("v", i)
 		s.put("version=" + version + fast)
 		s.reload(0)
@@ -115,11 +117,13 @@ func steady(t *testing.T, e engine.Engine, swaps int) {
 			s.settled()
 			base = footprintOf(t, s.initPID())
 		}
+		if i >= swaps {
+			st = s.settled()
+		}
 	}
-	st := s.settled()
 	var end footprint
 	s.eventually("the init holds as much as after 10 swaps", func() error { // it gives memory back once it is calm
-		const spare = 4 // an address may have spare slots, so that no index in use ever moves
+		const spare = 2 // an address may have spare slots, so that no index in use ever moves
 		// Pages of the executable come and go: an init that is calm gives them back, and a client's question brings some
 		// again. What would leak is anonymous, and so much of it may be garbage that has not been collected.
 		const garbage = 6 << 10
@@ -132,8 +136,8 @@ func steady(t *testing.T, e engine.Engine, swaps int) {
 	a := s.state()
 	r := s.lossless()
 	t.Logf("%d swaps: descriptors %d -> %d, threads %d -> %d, RSS %d -> %d KiB, anonymous %d -> %d KiB", swaps, base.total, end.total, base.threads, end.threads, base.rss, end.rss, base.anon, end.anon)
-	if st.Active != swaps+1 || a.Generation != strconv.Itoa(swaps+1) {
-		t.Errorf("active %d, want %d", st.Active, swaps+1)
+	if want := swaps + calm + 1; st.Active != want || a.Generation != strconv.Itoa(want) {
+		t.Errorf("active %d, want %d", st.Active, want)
 	}
 	if end.threads > base.threads+12 { // the runtime makes some more where one of them is kept waiting; what leaks, leaks with each swap
 		t.Errorf("threads of the init: %d, after 10 swaps %d", end.threads, base.threads)
