@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -99,6 +100,8 @@ type forkArgs struct {
 	pipe         uintptr
 	nofile       unix.Rlimit
 	setNofile    bool
+	oomFile      *byte
+	oomScore     []byte // empty: ours
 	closeRange   bool
 	empty        [1]byte
 }
@@ -134,6 +137,10 @@ func newForkArgs(s *Spec) (*forkArgs, error) {
 		a.files = append(a.files, int32(fd))
 	}
 	a.moved = make([]int32, len(a.files))
+	if s.OOMScoreAdj != 0 {
+		a.oomScore = strconv.AppendInt(nil, int64(s.OOMScoreAdj), 10)
+		a.oomFile, _ = syscall.BytePtrFromString("/proc/self/oom_score_adj")
+	}
 	if c := s.Credential; c != nil {
 		a.credential, a.uid, a.gid, a.groups = true, uintptr(c.UID), uintptr(c.GID), c.Groups
 	}
@@ -242,6 +249,13 @@ func forkExec(a *forkArgs) (pid uintptr, pidfd int32, errno syscall.Errno) {
 		_, _, err = syscall.RawSyscall(syscall.SYS_IOCTL, a.tty, syscall.TIOCSPGRP, uintptr(unsafe.Pointer(&group)))
 		if err != 0 && err != syscall.ENOTTY && err != syscall.ENXIO && err != syscall.EBADF && err != syscall.EIO {
 			goto failed
+		}
+	}
+	if len(a.oomScore) > 0 {
+		r1, _, err = syscall.RawSyscall(syscall.SYS_OPENAT, 0, uintptr(unsafe.Pointer(a.oomFile)), syscall.O_WRONLY|syscall.O_CLOEXEC)
+		if err == 0 {
+			syscall.RawSyscall(syscall.SYS_WRITE, r1, uintptr(unsafe.Pointer(&a.oomScore[0])), uintptr(len(a.oomScore)))
+			syscall.RawSyscall(syscall.SYS_CLOSE, r1, 0, 0)
 		}
 	}
 

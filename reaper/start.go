@@ -33,6 +33,9 @@ type Spec struct {
 	Credential *Credential // nil: ours
 	Umask      int         // -1: ours
 	NoNewPrivs bool        // PR_SET_NO_NEW_PRIVS, Linux 3.5
+	// OOMScoreAdj is the child's oom_score_adj (proc(5), Linux 2.6.36), which it has before it runs: -1000 to 1000; 0: ours. To
+	// raise it needs no privilege. Where it cannot be set, because there is no /proc or we may not, the child has ours.
+	OOMScoreAdj int
 	// Own marks a process that belongs to the init and not to the app: Descendants leaves it out, with all that is below it.
 	Own bool
 	// ParentDeathSignal is sent to the child when this process is gone; 0: none. Children that have one are forked from

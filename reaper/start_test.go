@@ -255,15 +255,15 @@ func TestAttributes(t *testing.T) {
 	if err := errors.Join(os.Mkdir(dir, 0o755), os.Chmod(top, 0o755), os.Chmod(filepath.Dir(top), 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	s := shell(`umask; pwd -P; cat /proc/self/status`)
-	s.Umask, s.NoNewPrivs, s.Dir = 0o37, true, dir
+	s := shell(`umask; pwd -P; cat /proc/self/oom_score_adj /proc/self/status`)
+	s.Umask, s.NoNewPrivs, s.Dir, s.OOMScoreAdj = 0o37, true, dir, 987
 	if os.Getuid() == 0 {
 		s.Credential = &Credential{UID: 4321, GID: 8765, Groups: []uint32{11, 70000}}
 	}
 	out := output(t, s)
-	lines := strings.SplitN(out, "\n", 3)
-	if lines[0] != "0037" || lines[1] != dir {
-		t.Errorf("umask %s, directory %s", lines[0], lines[1])
+	lines := strings.SplitN(out, "\n", 4)
+	if lines[0] != "0037" || lines[1] != dir || lines[2] != "987" {
+		t.Errorf("umask %s, directory %s, oom_score_adj %s", lines[0], lines[1], lines[2])
 	}
 	want := map[string]string{"NoNewPrivs": "1"}
 	if s.Credential != nil {

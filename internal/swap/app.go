@@ -367,6 +367,7 @@ func (c *child) fork() error {
 	if a.TTY >= 0 {
 		spec.Session, spec.TTY, spec.Foreground = false, a.TTY, a.terminalFree()
 	}
+	a.expend(&spec, c.gen)
 	c.began = time.Now()
 	p, err := c.forkIntercepted(spec)
 	if err != nil {
@@ -377,8 +378,7 @@ func (c *child) fork() error {
 	c.setPID(p.PID())
 	c.process = p
 	at := handoff.Seat{Generation: c.gen, Worker: c.worker}
-	a.register(at, p, c.program.command, spec.Foreground)
-	a.expend(at, p.PID())
+	a.register(at, p, c.program.command, &spec)
 	return nil
 }
 
@@ -389,7 +389,7 @@ func (a *App) terminalFree() bool {
 	return a.foreground == nil || ended(a.foreground)
 }
 
-func (a *App) register(at handoff.Seat, p *reaper.Process, command []string, foreground bool) {
+func (a *App) register(at handoff.Seat, p *reaper.Process, command []string, spec *reaper.Spec) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.processes == nil {
@@ -399,8 +399,11 @@ func (a *App) register(at handoff.Seat, p *reaper.Process, command []string, for
 		a.first, a.firstGen = true, at.Generation
 	}
 	a.processes[at], a.commands[at.Generation] = p, command
-	if foreground {
+	if spec.Foreground {
 		a.foreground = p
+	}
+	if spec.OOMScoreAdj != 0 {
+		a.noteExpended(at.Generation)
 	}
 	a.watchStops(p)
 }

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/hotswap-init/entrypoint/handoff"
+	"github.com/hotswap-init/entrypoint/reaper"
 )
 
 // expendable is the oom_score_adj of a candidate while another generation serves: where the memory of the container ends, the kernel kills its
@@ -37,21 +37,25 @@ func setOOMScore(pid, score int) error {
 	return os.WriteFile(scoreFile(pid), []byte(strconv.Itoa(score)), 0)
 }
 
-// expend makes a process that was just started the first that is killed, if a generation serves that is not its own.
-func (a *App) expend(at handoff.Seat, pid int) {
+// expend makes a process that is to be started the first that is killed, if a generation serves that is not its own: from before its first
+// instruction, for it can have used up the memory before anybody else gets to it.
+func (a *App) expend(spec *reaper.Spec, gen int) {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	serves := false
 	for other, p := range a.processes {
-		serves = serves || other.Generation == a.steered && other.Generation != at.Generation && !ended(p)
+		serves = serves || other.Generation == a.steered && other.Generation != gen && !ended(p)
 	}
-	a.mu.Unlock()
-	if serves && ownScore() < expendable && setOOMScore(pid, expendable) == nil {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.expended = max(a.expended, at.Generation)
-		if a.steered == at.Generation { // a worker of it, started while it got the traffic
-			a.spareLater(at.Generation)
-		}
+	if serves && ownScore() < expendable {
+		spec.OOMScoreAdj = expendable
+	}
+}
+
+// noteExpended notes that one of a generation's processes runs that is killed first. The caller holds the lock.
+func (a *App) noteExpended(gen int) {
+	a.expended = max(a.expended, gen)
+	if a.steered == gen { // a worker of it, started while it got the traffic
+		a.spareLater(gen)
 	}
 }
 

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/hotswap-init/entrypoint/handoff"
@@ -38,6 +40,30 @@ func family(t *testing.T, r *reaper.Reaper, apart bool) (p *reaper.Process, chil
 		t.Fatal(err)
 	}
 	return p, child
+}
+
+// TestExpendableAtOnce: a candidate is killed first from its first instruction, and the first generation, with nobody to lose, never is.
+func TestExpendableAtOnce(t *testing.T) {
+	sockets, err := handoff.Open(nil, handoff.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "scores")
+	s := runReal(t, sockets, `exec:["/bin/sh", "-c", "[ -s `+path+` ]"]`, &App{}, Options{
+		Command: []string{"/bin/sh", "-c", "read n </proc/self/oom_score_adj; echo $n >>" + path + "; exec sleep 1000"}, StopSignal: syscall.SIGTERM,
+	})
+	settled(t, s.Supervisor, func() bool { return true })
+	if err := os.Rename(path, path+".first"); err != nil {
+		t.Fatal(err)
+	}
+	if res := s.Swap(t.Context(), Request{Kind: Reload, Cause: "test"}, nil); res.Code != CodeDone {
+		t.Fatalf("%+v", res)
+	}
+	for name, want := range map[string]int{path + ".first": ownScore(), path: expendable} {
+		if b, err := os.ReadFile(name); err != nil || string(b) != strconv.Itoa(want)+"\n" {
+			t.Errorf("%s has %q (%v), want %d", filepath.Base(name), b, err, want)
+		}
+	}
 }
 
 // TestSpare: what a generation has started is spared with it, and what belongs to another one is not.
