@@ -427,6 +427,18 @@ func expendable(t *testing.T, e engine.Engine, at []string) {
 	})
 }
 
+// expendableForGood: a candidate of which the init could not take back that it is killed first does not become so.
+func expendableForGood(t *testing.T, e engine.Engine, at []string) {
+	o := endure(t, e, engine.Spec{
+		Init: []string{"/usr/bin/setpriv", "--bounding-set", "-all,+setuid,+setgid,+kill", "/entrypoint"}, HostTools: true, Env: []string{"ENTRYPOINT_USER=65534"},
+	})
+	o.goodEnd(at, func(o *ordeal, phase string) {
+		if got, want := scoreOf(o.t, o.part(true)), scoreOf(o.t, o.c.PID()); got != want {
+			o.t.Errorf("%s: the score of the candidate is %s, want %s", phase, got, want)
+		}
+	})
+}
+
 // scoreOf is what the kernel adds when it looks for a process to kill.
 func scoreOf(t *testing.T, pid int) string {
 	t.Helper()

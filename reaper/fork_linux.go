@@ -76,6 +76,9 @@ func ifIgnored(sig syscall.Signal) syscall.Signal {
 	return sig
 }
 
+// oomFile is a C string.
+const oomFile = "/proc/self/oom_score_adj\x00"
+
 // maxDigits holds any process number.
 const maxDigits = 11
 
@@ -100,7 +103,6 @@ type forkArgs struct {
 	pipe         uintptr
 	nofile       unix.Rlimit
 	setNofile    bool
-	oomFile      *byte
 	oomScore     []byte // empty: ours
 	closeRange   bool
 	empty        [1]byte
@@ -139,7 +141,6 @@ func newForkArgs(s *Spec) (*forkArgs, error) {
 	a.moved = make([]int32, len(a.files))
 	if s.OOMScoreAdj != 0 {
 		a.oomScore = strconv.AppendInt(nil, int64(s.OOMScoreAdj), 10)
-		a.oomFile, _ = syscall.BytePtrFromString("/proc/self/oom_score_adj")
 	}
 	if c := s.Credential; c != nil {
 		a.credential, a.uid, a.gid, a.groups = true, uintptr(c.UID), uintptr(c.GID), c.Groups
@@ -252,7 +253,7 @@ func forkExec(a *forkArgs) (pid uintptr, pidfd int32, errno syscall.Errno) {
 		}
 	}
 	if len(a.oomScore) > 0 {
-		r1, _, err = syscall.RawSyscall(syscall.SYS_OPENAT, 0, uintptr(unsafe.Pointer(a.oomFile)), syscall.O_WRONLY|syscall.O_CLOEXEC)
+		r1, _, err = syscall.RawSyscall(syscall.SYS_OPENAT, 0, uintptr(unsafe.Pointer(unsafe.StringData(oomFile))), syscall.O_WRONLY|syscall.O_CLOEXEC)
 		if err == 0 {
 			syscall.RawSyscall(syscall.SYS_WRITE, r1, uintptr(unsafe.Pointer(&a.oomScore[0])), uintptr(len(a.oomScore)))
 			syscall.RawSyscall(syscall.SYS_CLOSE, r1, 0, 0)

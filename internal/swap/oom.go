@@ -38,13 +38,13 @@ func setOOMScore(pid, score int) error {
 }
 
 // expend makes a process that is to be started the first that is killed, if a generation serves that is not its own: from before its first
-// instruction, for it can have used up the memory before anybody else gets to it.
+// instruction, for it can have used up the memory before anybody else gets to it. Only where we may take it back: what serves is of the same user.
 func (a *App) expend(spec *reaper.Spec, gen int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	serves := false
 	for other, p := range a.processes {
-		serves = serves || other.Generation == a.steered && other.Generation != gen && !ended(p)
+		serves = serves || other.Generation == a.steered && other.Generation != gen && !ended(p) && unix.Access(scoreFile(p.PID()), unix.W_OK) == nil
 	}
 	if serves && ownScore() < expendable {
 		spec.OOMScoreAdj = expendable
