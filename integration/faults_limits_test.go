@@ -381,10 +381,44 @@ func paused(t *testing.T, e engine.Engine, at []string) {
 	})
 }
 
-// outOfMemory: the candidate wants more than the container may have, while the active generation has most of it. There are no clients at that
-// moment: while the kernel takes the candidate's memory back it would choose once more, among those that are left, if one of them asked for some.
-func outOfMemory(t *testing.T, e engine.Engine, _ []string) {
-	o := endure(t, e, engine.Spec{Args: []string{"--memory", "160m", "--memory-swap", "160m"}})
+// outOfMemory: who shall be killed wants more than the container may have. Until a candidate has the traffic the active generation has most of it:
+// first candidates that want it at once, or at each phase. There are no clients at that moment: while the kernel takes the memory of the killed one
+// back it would choose once more, among those that are left, if one of them asked for some.
+func outOfMemory(t *testing.T, e engine.Engine, at []string) {
+	limited := restarts()
+	limited.Args = []string{"--memory", "160m", "--memory-swap", "160m"}
+	var marked, others, last []string
+	for _, phase := range at {
+		switch {
+		case candidateAlone(phase) || phase == "canary":
+			marked = append(marked, phase)
+		case phase == "bake": // it leaves a gap between the numbers of those that served, which drain does not expect
+			last = append(last, phase)
+		default:
+			others = append(others, phase)
+		}
+	}
+	others = append(others, last...)
+	t.Run("large", func(t *testing.T) { greedyCandidates(t, e, limited, marked) })
+	t.Run("small", func(t *testing.T) {
+		o := endure(t, e, limited)
+		o.hungry, o.more = true, "gorge=400 "
+		o.settle()
+		o.atEach(others, func(o *ordeal, phase string) {
+			switch phase {
+			case "check":
+				loseActive(o, phase)
+			case "bake":
+				loseCandidate(o, phase)
+			default:
+				loseNew(o, phase)
+			}
+		})
+	})
+}
+
+func greedyCandidates(t *testing.T, e engine.Engine, limited engine.Spec, at []string) {
+	o := endure(t, e, limited)
 	o.swap("eat=90")
 	o.settled()
 	o.base = footprintOf(o.t, o.c.PID())
@@ -398,9 +432,8 @@ func outOfMemory(t *testing.T, e engine.Engine, _ []string) {
 	if now := o.part(false); now != active {
 		o.t.Errorf("process %d serves, not %d", now, active)
 	}
-	o.swap() // the large one is replaced
-	o.settled()
-	o.unhurt()
+	o.hungry, o.more = true, "gorge=400 "
+	o.atEach(at, loseCandidate)
 }
 
 // expendable: the candidate is the one that the kernel would kill first, and not when it has the traffic.

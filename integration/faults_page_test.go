@@ -51,7 +51,7 @@ Each with ` + "`EPERM` and with `ENOSYS`" + `, for the init and all that it star
 `
 
 const faultsTail = `
-Not in the list: a process of the app that uses up the memory or the processors of the container, where the kernel decides who goes on. All durations are taken
+Not in the list: memory that ends while several ask for more, or a process of the app that uses up the processors of the container: the kernel decides who goes on. All durations are taken
 from the monotonic clock.
 
 ` + "`make mutants`" + ` takes the handling of each fault out of the product, one at a time, and wants the row to fail. Rows for which there is nothing to take out are listed, with the

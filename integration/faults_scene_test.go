@@ -66,6 +66,8 @@ type ordeal struct {
 	reload  *pending // of the swap that is held
 	held    *gate    // where; nil: nowhere
 	base    footprint
+	more    string // settings of all candidates
+	hungry  bool   // who shall be killed takes more memory than there is, and there are no clients
 }
 
 // phases are those of a swap in their order. After it there is none.
@@ -117,6 +119,9 @@ func (o *ordeal) settle() {
 // clients begin to ask, each on a new connection for each request.
 func (o *ordeal) clients() {
 	o.t.Helper()
+	if o.hungry {
+		return
+	}
 	o.load = load.Start(context.Background(), load.Options{
 		Address: o.addr, Fresh: 3, Slow: 2, SlowPath: "/slow?ms=30", Pace: 5 * time.Millisecond, Timeout: 2 * patience,
 	})
@@ -128,7 +133,7 @@ func (o *ordeal) candidate(settings string) {
 	o.t.Helper()
 	o.swaps++
 	o.version = fmt.Sprint("v", o.swaps+1)
-	o.put("version=" + o.version + " exit=6 linger=0s " + settings)
+	o.put("version=" + o.version + " exit=6 linger=0s " + o.more + settings)
 }
 
 // reach begins a swap and returns when it stands still at that phase.
@@ -261,6 +266,17 @@ func (o *ordeal) part(candidate bool) int {
 func (o *ordeal) kill(pid int) time.Time {
 	o.t.Helper()
 	at := time.Now()
+	if o.hungry {
+		must(o.scene, syscall.Kill(pid, syscall.SIGUSR2))
+		// Nothing is run in the container until its memory is free: whoever asks for some before that makes the kernel choose once more.
+		o.eventually("it is gone", func() error {
+			if err := syscall.Kill(pid, 0); err == nil {
+				return errors.New("it is still there")
+			}
+			return nil
+		})
+		return at
+	}
 	must(o.scene, syscall.Kill(pid, syscall.SIGKILL))
 	return at
 }
@@ -300,6 +316,9 @@ func (o *ordeal) named(list []int) string {
 // lostWith ends the load: so many processes that had clients were killed, and what they had accepted may be lost with them.
 func (o *ordeal) lostWith(killed int) {
 	o.t.Helper()
+	if o.hungry {
+		return
+	}
 	o.answered(20)
 	r := o.load.Stop()
 	o.load = nil

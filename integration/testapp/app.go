@@ -72,7 +72,19 @@ func (a *app) boot() {
 		leaveOrphans(a.orphans, a.orphan)
 	}
 	time.Sleep(a.settings.boot)
-	for range a.eat {
+	a.takeMemory(a.eat)
+	if a.gorge > 0 {
+		hungry := make(chan os.Signal, 1)
+		signal.Notify(hungry, syscall.SIGUSR2)
+		go func() {
+			<-hungry
+			a.takeMemory(a.gorge)
+		}()
+	}
+}
+
+func (a *app) takeMemory(mib int) {
+	for range mib {
 		a.eaten = append(a.eaten, bytes.Repeat([]byte{1}, 1<<20))
 	}
 }

@@ -27,6 +27,7 @@ type settings struct {
 	lines     int           // print so many lines at boot
 	holds     string        // moments at which it waits for a gate: start (before its sockets), ready (before READY=1), term (before it ends)
 	eat       int           // MiB of memory that it takes before it serves
+	gorge     int           // MiB of memory that it takes when it gets USR2
 	fail      int           // exit with this code at boot; -1: do not
 	hang      bool          // never accept, never say anything
 	crash     time.Duration // so long after the boot
@@ -111,6 +112,8 @@ func (s *settings) set(key, value string) (err error) {
 		s.orphan, err = time.ParseDuration(value)
 	case "eat":
 		s.eat, err = strconv.Atoi(value)
+	case "gorge":
+		s.gorge, err = strconv.Atoi(value)
 	case "lines":
 		s.lines, err = strconv.Atoi(value)
 	case "fail":
