@@ -64,6 +64,7 @@ type ordeal struct {
 	version string   // of the last candidate
 	serving string   // the version that serves
 	reload  *pending // of the swap that is held
+	old     int      // the generation that was active when it began
 	held    *gate    // where; nil: nowhere
 	base    footprint
 	more    string // settings of all candidates
@@ -162,6 +163,9 @@ func (o *ordeal) reach(phase string) {
 		o.held = o.gate("busy")
 		o.held.reached()
 	}
+	st, err := o.status()
+	must(o.scene, err)
+	o.old = st.Active
 	o.reload = o.during("reload")
 	switch phase {
 	case "canary":
@@ -182,7 +186,7 @@ func (o *ordeal) reach(phase string) {
 	case "start", "ready":
 		o.forked()
 	case "drain":
-		o.waitStatus("the old generation drains", func(st status) bool { return st.stateOf(st.Active-1) == "draining" })
+		o.waitStatus("the old generation drains", func(st status) bool { return st.stateOf(o.old) == "draining" })
 	case "stop":
 		o.held = o.gate(busy + "-term")
 		o.held.reached()

@@ -227,7 +227,7 @@ func loseNew(o *ordeal, phase string) {
 	must(o.scene, err)
 	o.kill(new)
 	if phase == "drain" {
-		o.waitStatus("the old one is back", func(now status) bool { return now.Active == st.Active-1 && now.State == "serving" })
+		o.waitStatus("the old one is back", func(now status) bool { return now.Active == o.old && now.State == "serving" })
 		o.serving = before
 	} else {
 		o.waitStatus("it was started again", func(now status) bool { return now.Active == st.Active+1 && now.Restarts == st.Restarts+1 })

@@ -17,7 +17,7 @@ import (
 
 // expendable is the oom_score_adj of a candidate while another generation serves: where the memory of the container ends, the kernel kills its
 // largest process, which could be the one that serves, and so it takes the candidate first. Raising the number needs no privilege, nor does taking that
-// back (proc(5), Linux 2.6.36). It is one that nobody chooses, so that ours are known. Where it cannot be set nothing changes.
+// back from a process of our user (proc(5), Linux 2.6.36). It is one that nobody chooses, so that ours are known. Where it cannot be set nothing changes.
 const expendable = 987
 
 // ownScore is ours, which all that we start inherits.
